@@ -35,7 +35,10 @@ Values = Mapping[str, str]
 ABSENT = "absent"
 SHOWN = 4  # differences in the text of a check
 MAX_DIFFERENCES = 500  # in the evidence: the guest has a say in some of the values
-EXPECTED = {StatePair.DEVICE_STATE: "each device sends the state that it received in the update before"}
+EXPECTED = {
+    StatePair.DEVICE_STATE: "each device sends the state that it received in the update before",
+    StatePair.PAUSED: "memory and device state of a guest that does not run are exactly the same",
+}
 TABLE = "allowed"
 WILDCARDS = {"*": "[^/]*", "**": ".*"}
 ADVICE = "docs/reading-a-report.md describes the file"

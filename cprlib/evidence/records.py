@@ -275,6 +275,7 @@ class StatePair(enum.StrEnum):
     FAILED_UPDATE = "failed-update"  # the source, before and after a failed update
     CHAIN = "chain"  # the first source of a chain of updates, and its last target
     DEVICE_STATE = "device-state"  # the migration streams of two updates in a row
+    PAUSED = "paused"  # device state and memory of a guest that was paused before an update, and after it still is
     STOP_CONT = "stop-cont"  # the same QEMU, before and after its guest was stopped and continued
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ ADVICE = frozenset(("dd", "dc", "lo", "mg", "hg", "nh", "wf", "um", "uw"))  # Vm
 TIMES_AND_COUNTERS = re.compile(r"STATS|CACHEINFO|_TIMER$|_AGE$")  # of attributes; errors are read apart
 LINK_ERRORS = re.compile(r"errors$")
 STACK_ERRORS = re.compile(r"CsumErrors$|InHdrErrors$|InTruncatedPkts$|InErrs$")  # a packet that arrived damaged
+CHUNK = 1 << 20  # bytes of memory with one checksum
 HEADER_MEMBERS = ("family", "ifi_type", "flags", "handle", "parent", "state", "prefixlen", "scope")
 
 
@@ -65,6 +67,38 @@ def read_process_state(pid: int, *names: str) -> Values:
     counted.update(f"children/{item}" for item in _children(folder))
     values |= {path: str(count) for path, count in counted.items()}
     return values | _threads(folder)
+
+
+def read_memory(pid: int) -> Values:
+    """Checksums of the memory that a process shares by memfds, as guest RAM, of each MiB that is not empty.
+
+    By the memfd's name and inode, which are the same in another process that has it open.
+
+    :raises OSError: the process is gone, or the caller may not read it.
+    """
+    values: Values = {}
+    for row in {row.inode: row for row in read_table(pid).of_kind("memfd")}.values():
+        with open(f"/proc/{pid}/fd/{row.number}", "rb", buffering=0) as file:
+            for start in _extents(file.fileno()):
+                data = os.pread(file.fileno(), CHUNK, start)
+                if any(data):
+                    values[f"{os.path.basename(row.link)} {row.inode}/{start // CHUNK:06d}"] = f"{zlib.crc32(data):08x}"
+    return values
+
+
+def _extents(number: int) -> Iterator[int]:
+    """Where the chunks of a file begin that have data; holes are not read."""
+    size = os.fstat(number).st_size
+    start = 0
+    while start < size:
+        try:
+            start = os.lseek(number, start, os.SEEK_DATA) // CHUNK * CHUNK
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # there is only a hole
+                return
+            raise
+        yield start
+        start += CHUNK
 
 
 def _lines(path: Path) -> list[str]:

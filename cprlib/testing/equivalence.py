@@ -10,7 +10,7 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.equivalence import Snapshot, Values, allowed_differences, compare, side_of, take_snapshot
 from cprlib.evidence.records import EquivalenceRecord, StatePair
 from cprlib.guest.state import read_guest_state
-from cprlib.linux.host_state import read_network_state, read_process_state, tap_queue_values
+from cprlib.linux.host_state import read_memory, read_network_state, read_process_state, tap_queue_values
 from cprlib.linux.tap import read_tap_queues
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.state import read_objects, read_outlines, read_queries
@@ -40,7 +40,7 @@ def _read_kernel(guest: RunningGuest) -> Values:
     return network | tap_queue_values(read_tap_queues(machine.pid))
 
 
-GUEST_SIDE = "guest"
+GUEST_SIDE, MEMORY_SIDE = "guest", "memory"
 READERS: Mapping[str, Reader] = {
     GUEST_SIDE: lambda guest: read_guest_state(guest.agent),
     "qmp": _read_queries,
@@ -48,10 +48,12 @@ READERS: Mapping[str, Reader] = {
     "qom": lambda guest: read_objects(guest.machine.qmp),
     "process": _read_process,
     "kernel": _read_kernel,
+    MEMORY_SIDE: lambda guest: read_memory(guest.machine.pid),
 }
 """The readers of the state, by side."""
 
-PAUSED_SIDES = tuple(side for side in READERS if side != GUEST_SIDE)  # a paused guest does not answer
+RUNNING_SIDES = tuple(side for side in READERS if side != MEMORY_SIDE)  # a guest that runs writes its memory
+PAUSED_SIDES = tuple(side for side in RUNNING_SIDES if side != GUEST_SIDE)  # a paused guest does not answer
 HOST_SIDES = ("process", "kernel")  # read without QEMU's help, in a tenth of the time
 
 
@@ -60,10 +62,10 @@ def read_state(guest: RunningGuest, sides: Iterable[str] = ()) -> Snapshot:
 
     It takes 70 commands of QMP, which disturb the traffic of a NIC without vhost.
 
-    :param sides: some of :data:`READERS`; all when empty.
+    :param sides: some of :data:`READERS`; :data:`RUNNING_SIDES` when empty.
     :raises QemuFailed, GuestFailed, DeadlineExceeded: QEMU or guest died or hangs.
     """
-    chosen = set(sides) or READERS.keys()
+    chosen = set(sides) or set(RUNNING_SIDES)
     return take_snapshot({side: partial(read, guest) for side, read in READERS.items() if side in chosen})
 
 
@@ -134,14 +136,17 @@ def compare_state(
     return Deadline(ALL_S, "the states to be compared").poll(settled, POLL_S)
 
 
-def compare_device_states(earlier: bytes, later: bytes, mechanism: Mechanism, subject: str) -> EquivalenceRecord:
+def compare_device_states(
+    earlier: bytes, later: bytes, comparison: StatePair, mechanism: Mechanism, subject: str
+) -> EquivalenceRecord:
     """Compare the device state of two updates in a row: what the first one's target was sent, it has to send again.
 
     :param earlier, later: the streams of the main channel.
+    :param comparison: DEVICE_STATE when the guest has run between them, else PAUSED.
     :param subject: what happened between them, for the report.
     """
 
     def read(stream: bytes) -> Snapshot:
         return take_snapshot({"vmstate": lambda: device_state(stream)})
 
-    return compare(read(earlier), read(later), StatePair.DEVICE_STATE, mechanism, allowed_differences(), subject)
+    return compare(read(earlier), read(later), comparison, mechanism, allowed_differences(), subject)

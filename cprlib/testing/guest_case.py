@@ -30,12 +30,12 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.checks import CaseChecks, is_qemu_or_guest_failure, without_time
-from cprlib.testing.equivalence import compare_device_states, compare_state, read_compared
+from cprlib.testing.equivalence import MEMORY_SIDE, compare_device_states, compare_state, read_compared, read_state
 from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.update.fault_injection import inject_fault
-from cprlib.update.faults import TARGET_SETTINGS, Fault, Survivor
-from cprlib.update.hooks import RecordSentFds
+from cprlib.update.faults import PLAIN, TARGET_SETTINGS, Fault, Survivor
+from cprlib.update.hooks import RecordMainChannel, RecordSentFds
 from cprlib.update.live_update import UpdateHook
 from cprlib.update.mechanism import Mode
 from cprlib.update.results import FaultResult, UpdateResult
@@ -188,15 +188,29 @@ class GuestCase(CaseChecks):
         :param streams: those of the main channels, in order, as :class:`RecordMainChannel` keeps them.
         """
         for number, (earlier, later) in enumerate(itertools.pairwise(streams), 1):
-            record = compare_device_states(earlier, later, self.guest.mechanism, f"update {number}")
+            pair = StatePair.DEVICE_STATE
+            record = compare_device_states(earlier, later, pair, self.guest.mechanism, f"update {number}")
             self.add_equivalence(record, "device-state-is-sent-again")
 
     def expect_device_state_kept(self, sent: bytes) -> None:
         """Check that the guest's QEMU would send the device state that it was sent by the update. Ends the guest.
 
+        To send it, the guest is paused and updated. It does not run in that target either: device state and memory are
+        exactly the same there.
+
         :param sent: stream of the update's main channel, by :class:`RecordMainChannel`.
         """
-        self.expect_same_device_state([sent, save_device_state(self.guest.machine, self.guest.mechanism)])
+        guest, recorded, subject = self.guest, RecordMainChannel(), "an update of the paused guest"
+        guest.machine.qmp.execute("stop")
+        memory = read_state(guest, [MEMORY_SIDE])
+        result = inject_fault(guest, replace(PLAIN, name="paused"), hooks=[recorded])
+        observed = (result.migration, result.state_after)
+        self.expect_equal("paused-update", observed, ("completed", "paused"), result.error or "no error")
+        self.expect_same_state(memory, StatePair.PAUSED, "paused-memory-is-kept", subject)
+        self.expect_same_device_state([sent, recorded.stream])
+        later = save_device_state(guest.machine, guest.mechanism)
+        record = compare_device_states(recorded.stream, later, StatePair.PAUSED, guest.mechanism, subject)
+        self.add_equivalence(record, "paused-device-state-is-kept")
 
     def add_update(self, update: UpdateResult, netdevs: Sequence[TapNetdev], note: str = "", label: str = "") -> None:
         """Add what was seen of an update to the evidence.

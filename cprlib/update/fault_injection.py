@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,8 +62,10 @@ MAIN_PHASES = (Phase.MAIN_CONNECTED, Phase.STATE_LOADING)
 BEFORE_MIGRATE = (Phase.TARGET_STARTED, Phase.CPR_READY, Phase.MODE_SET)
 
 
-def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
+def inject_fault(guest: RunningGuest, fault: Fault, hooks: Sequence[UpdateHook] = ()) -> FaultResult:
     """Update a guest with one fault. Where the target survives, the guest runs in it afterwards.
+
+    :param hooks: further ones, called after the fault's.
 
     :raises DeadlineExceeded: the update did not end.
     :raises UpdateFailed: it failed although the target had to get the guest.
@@ -74,7 +76,7 @@ def inject_fault(guest: RunningGuest, fault: Fault) -> FaultResult:
     injection = FaultInjection(fault)
     changed: tuple[str, ...] = ()
     with contextlib.ExitStack() as stack:
-        update = guest.plan_update([injection], stack=stack, target_name=f"target-{fault.name}")
+        update = guest.plan_update([injection, *hooks], stack=stack, target_name=f"target-{fault.name}")
         before = update.source_before
         try:
             refusal = update.begin()

@@ -12,7 +12,7 @@ from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.records import Check, FaultRecord, Outcome, StatePair
 from cprlib.evidence.update_checks import fault_record_of
 from cprlib.linux.kernel_trace import KernelTrace
-from cprlib.testing.equivalence import HOST_SIDES, PAUSED_SIDES, read_compared
+from cprlib.testing.equivalence import HOST_SIDES, MEMORY_SIDE, PAUSED_SIDES, read_compared, read_state
 from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
 from cprlib.testing.idle_nic import IdleLoad, idle_checks, measure_idle_load
 from cprlib.testing.measured_case import MeasuredCase
@@ -39,6 +39,7 @@ class FaultSequence:
         self._tap: TapView | None = None
         self._reasons = set[str]()  # that name a channel, whose name no other update has
         self._state: Snapshot | None = None  # of the source before the faults; None when the guest has left it
+        self._paused = False  # the guest is paused before each fault
         self._more = False  # the next faults belong to the ones before
 
     def inject(self, faults: Iterable[Fault], *, more: bool = False) -> bool:
@@ -55,6 +56,7 @@ class FaultSequence:
                 self._state = read_compared(self._case.guest)
         self._more = more
         self._tap = read_tap_view(self._case.guest.topology, self._case.guest.machine)
+        self._paused = self._case.guest.machine.status() != "running"
         for index, fault in enumerate(faults):
             if fault.survivor is not Survivor.SOURCE:
                 self.check_idle()
@@ -82,6 +84,7 @@ class FaultSequence:
         """Inject one fault; returns whether the guest answers afterwards."""
         case, source = self._case, self._case.guest.machine
         try:
+            memory = read_state(case.guest, [MEMORY_SIDE]) if self._paused else None
             result = inject_fault(case.guest, fault)
         except (DeadlineExceeded, QemuFailed, UpdateFailed) as error:
             failure = case.qemu_failure()
@@ -97,6 +100,8 @@ class FaultSequence:
         survived = case.guest.machine is source and fault.survivor is Survivor.SOURCE
         if survived and result.state_before != "running":  # before cont
             case.expect_same_state(self._state, StatePair.FAILED_UPDATE, "equivalent", fault.name, PAUSED_SIDES)
+        if fault.survivor is not Survivor.NEITHER:
+            case.expect_same_state(memory, StatePair.PAUSED, "memory-is-kept", fault.name)
         traffic_after_ms = None
         if fault.survivor is not Survivor.NEITHER:
             traffic_after_ms = self._check_guest(result)

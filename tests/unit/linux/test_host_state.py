@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.errors import InstrumentError
-from cprlib.linux.host_state import read_network_state, read_process_state, tap_queue_values
+from cprlib.linux.host_state import read_memory, read_network_state, read_process_state, tap_queue_values
 from cprlib.linux.tap import TapQueue, read_tap_queues
 from cprlib.linux.topology import build_topology
 
@@ -48,6 +48,23 @@ def test_process_shows_advice_about_shared_memory() -> None:
         found = changed(before, read_process_state(os.getpid(), "source"))
     os.close(file)
     assert sorted(item.partition(" KiB ")[2] for item in found) == ["rw-s", "rw-s dd"]
+
+
+def test_memory_shows_a_byte_that_changed_and_leaves_holes() -> None:
+    mib = 1 << 20
+    file = os.memfd_create("guest-memory")
+    os.ftruncate(file, 8 * mib)
+    os.pwrite(file, b"first", 0)
+    os.pwrite(file, b"second", 5 * mib + 7)
+    blocks = os.fstat(file).st_blocks
+    before = read_memory(os.getpid())
+    os.pwrite(file, b"S", 5 * mib + 7)
+    found = changed(before, read_memory(os.getpid()))
+    assert os.fstat(file).st_blocks == blocks
+    name = f"memfd:guest-memory (deleted) {os.fstat(file).st_ino}"
+    os.close(file)
+    assert {path for path in before if path.startswith(name)} == {f"{name}/000000", f"{name}/000005"}
+    assert found == {f"{name}/000005"}
 
 
 def test_process_shows_a_signal_mask_and_a_child() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cprlib.errors import InstrumentError
-from cprlib.evidence.records import Difference
+from cprlib.evidence.records import Difference, StatePair
 from cprlib.qemu.virtio_state import virtio_values
 from cprlib.qemu.vmstate import device_state
 from cprlib.testing.equivalence import compare_device_states
@@ -174,8 +174,10 @@ def test_what_is_not_known_is_kept_as_bytes() -> None:
 
 def test_a_register_that_a_target_lost_is_a_difference() -> None:
     earlier, later = stream((RTC, RTC_BODY), (SERIAL, b"\x13")), stream((RTC, b"\7" + RTC_BODY[1:]), (SERIAL, b"\x03"))
-    record = compare_device_states(earlier, later, Mechanism.CPR, "update 1")
+    record = compare_device_states(earlier, later, StatePair.DEVICE_STATE, Mechanism.CPR, "update 1")
     assert record.differences == (Difference("vmstate/serial#1/lcr", "13", "03"),)
     assert record.allowed == 1  # the seconds of the clock
-    unread = compare_device_states(earlier, later[:-1], Mechanism.CPR, "update 1")
+    paused = compare_device_states(earlier, later, StatePair.PAUSED, Mechanism.CPR, "update 1")
+    assert paused.differences == record.differences  # the clock runs while the guest does not
+    unread = compare_device_states(earlier, later[:-1], StatePair.DEVICE_STATE, Mechanism.CPR, "update 1")
     assert (unread.compared, list(unread.unread)) == (0, ["vmstate"])

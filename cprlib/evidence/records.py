@@ -276,6 +276,7 @@ class StatePair(enum.StrEnum):
     CHAIN = "chain"  # the first source of a chain of updates, and its last target
     DEVICE_STATE = "device-state"  # the migration streams of two updates in a row
     PAUSED = "paused"  # device state and memory of a guest that was paused before an update, and after it still is
+    RELEASE = "release"  # the format of the device state in a release, and in the QEMU under test
     STOP_CONT = "stop-cont"  # the same QEMU, before and after its guest was stopped and continued
 
 

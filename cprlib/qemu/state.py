@@ -36,11 +36,13 @@ APIC_REGISTER = re.compile(
 )
 """In ``info lapic``: what the guest sets once. Its timer, and the interrupts that are pending, change all the time."""
 
+LAZY_FLAGS = "CCS="  # in ``info registers``: how TCG computes flags that it has not needed yet; EFL has them
+
 NOT_SENT: Mapping[str, str] = {
     "x-query-virtio-status": "QEMU 11.1.3 aborts when a feature bit is unknown to it (hw/virtio/virtio-qmp.c)",
     "query-machines, query-cpu-definitions, query-qmp-schema": "what the binary can do, not what it does",
     "info ramblock": "addresses in the process; mtree and query-memory-size-summary have the sizes",
-    "info registers, info irq": "change all the time; the device state in the migration stream has them",
+    "info irq": "counters of the QEMU that is asked",
 }
 """Commands that could be sent, and why they are not."""
 
@@ -151,6 +153,18 @@ def read_outlines(qmp: QmpConnection) -> Values:
         f"{name}/{path}": value
         for name, answer in zip(subjects, answers, strict=True)
         for path, value in (outline if name in OUTLINES else apic_registers)(str(answer)).items()
+    }
+
+
+def read_registers(qmp: QmpConnection) -> Values:
+    """Registers of CPUs and interrupt controllers, by HMP command and line. They change as long as the guest runs."""
+    subjects = ["registers -a", "pic", *(f"lapic {number}" for number in range(CPUS))]
+    answers = qmp.execute_all([("human-monitor-command", {"command-line": f"info {name}"}) for name in subjects])
+    return {
+        f"{name}/{number}": _body(line)
+        for name, answer in zip(subjects, answers, strict=True)
+        for number, line in enumerate(str(answer).splitlines())
+        if not line.startswith(LAZY_FLAGS)
     }
 
 

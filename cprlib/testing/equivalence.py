@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 
+from cprlib.codec import load_json
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.equivalence import Snapshot, Values, allowed_differences, compare, side_of, take_snapshot
@@ -12,8 +14,10 @@ from cprlib.evidence.records import EquivalenceRecord, StatePair
 from cprlib.guest.state import read_guest_state
 from cprlib.linux.host_state import read_memory, read_network_state, read_process_state, tap_queue_values
 from cprlib.linux.tap import read_tap_queues
+from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.state import read_objects, read_outlines, read_queries
+from cprlib.qemu.migration_format import read_format, shared_structures
+from cprlib.qemu.state import read_objects, read_outlines, read_queries, read_registers
 from cprlib.qemu.vmstate import device_state
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.running_guest import RunningGuest
@@ -40,7 +44,7 @@ def _read_kernel(guest: RunningGuest) -> Values:
     return network | tap_queue_values(read_tap_queues(machine.pid))
 
 
-GUEST_SIDE, MEMORY_SIDE = "guest", "memory"
+GUEST_SIDE = "guest"
 READERS: Mapping[str, Reader] = {
     GUEST_SIDE: lambda guest: read_guest_state(guest.agent),
     "qmp": _read_queries,
@@ -48,11 +52,13 @@ READERS: Mapping[str, Reader] = {
     "qom": lambda guest: read_objects(guest.machine.qmp),
     "process": _read_process,
     "kernel": _read_kernel,
-    MEMORY_SIDE: lambda guest: read_memory(guest.machine.pid),
+    "memory": lambda guest: read_memory(guest.machine.pid),
+    "registers": lambda guest: read_registers(guest.machine.qmp),
 }
 """The readers of the state, by side."""
 
-RUNNING_SIDES = tuple(side for side in READERS if side != MEMORY_SIDE)  # a guest that runs writes its memory
+FROZEN_SIDES = ("memory", "registers")  # a guest that runs changes them
+RUNNING_SIDES = tuple(side for side in READERS if side not in FROZEN_SIDES)
 PAUSED_SIDES = tuple(side for side in RUNNING_SIDES if side != GUEST_SIDE)  # a paused guest does not answer
 HOST_SIDES = ("process", "kernel")  # read without QEMU's help, in a tenth of the time
 
@@ -134,6 +140,16 @@ def compare_state(
         return None
 
     return Deadline(ALL_S, "the states to be compared").poll(settled, POLL_S)
+
+
+def compare_with_release(qemu: QemuBinary, release: Path, mechanism: Mechanism) -> EquivalenceRecord:
+    """Compare the format of a QEMU's device state with that of a release.
+
+    :param release: file of the release's format, which is named after it.
+    """
+    values = shared_structures(load_json(dict[str, str], release.read_bytes()), read_format(qemu))
+    known, found = (take_snapshot({"format": partial(dict[str, str], item)}) for item in values)
+    return compare(known, found, StatePair.RELEASE, mechanism, (), f"the patches on release {release.stem}")
 
 
 def compare_device_states(

@@ -30,7 +30,7 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.checks import CaseChecks, is_qemu_or_guest_failure, without_time
-from cprlib.testing.equivalence import MEMORY_SIDE, compare_device_states, compare_state, read_compared, read_state
+from cprlib.testing.equivalence import FROZEN_SIDES, compare_device_states, compare_state, read_compared, read_state
 from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.update.fault_injection import inject_fault
@@ -202,11 +202,11 @@ class GuestCase(CaseChecks):
         """
         guest, recorded, subject = self.guest, RecordMainChannel(), "an update of the paused guest"
         guest.machine.qmp.execute("stop")
-        memory = read_state(guest, [MEMORY_SIDE])
+        frozen = read_state(guest, FROZEN_SIDES)
         result = inject_fault(guest, replace(PLAIN, name="paused"), hooks=[recorded])
         observed = (result.migration, result.state_after)
         self.expect_equal("paused-update", observed, ("completed", "paused"), result.error or "no error")
-        self.expect_same_state(memory, StatePair.PAUSED, "paused-memory-is-kept", subject)
+        self.expect_same_state(frozen, StatePair.PAUSED, "paused-memory-and-registers-kept", subject)
         self.expect_same_device_state([sent, recorded.stream])
         later = save_device_state(guest.machine, guest.mechanism)
         record = compare_device_states(recorded.stream, later, StatePair.PAUSED, guest.mechanism, subject)

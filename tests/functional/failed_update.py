@@ -12,7 +12,7 @@ from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.records import Check, FaultRecord, Outcome, StatePair
 from cprlib.evidence.update_checks import fault_record_of
 from cprlib.linux.kernel_trace import KernelTrace
-from cprlib.testing.equivalence import HOST_SIDES, MEMORY_SIDE, PAUSED_SIDES, read_compared, read_state
+from cprlib.testing.equivalence import FROZEN_SIDES, HOST_SIDES, PAUSED_SIDES, read_compared, read_state
 from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
 from cprlib.testing.idle_nic import IdleLoad, idle_checks, measure_idle_load
 from cprlib.testing.measured_case import MeasuredCase
@@ -84,7 +84,7 @@ class FaultSequence:
         """Inject one fault; returns whether the guest answers afterwards."""
         case, source = self._case, self._case.guest.machine
         try:
-            memory = read_state(case.guest, [MEMORY_SIDE]) if self._paused else None
+            frozen = read_state(case.guest, FROZEN_SIDES) if self._paused else None
             result = inject_fault(case.guest, fault)
         except (DeadlineExceeded, QemuFailed, UpdateFailed) as error:
             failure = case.qemu_failure()
@@ -101,7 +101,7 @@ class FaultSequence:
         if survived and result.state_before != "running":  # before cont
             case.expect_same_state(self._state, StatePair.FAILED_UPDATE, "equivalent", fault.name, PAUSED_SIDES)
         if fault.survivor is not Survivor.NEITHER:
-            case.expect_same_state(memory, StatePair.PAUSED, "memory-is-kept", fault.name)
+            case.expect_same_state(frozen, StatePair.PAUSED, "memory-and-registers-kept", fault.name)
         traffic_after_ms = None
         if fault.survivor is not Survivor.NEITHER:
             traffic_after_ms = self._check_guest(result)

@@ -9,7 +9,7 @@ from cprlib.errors import QemuFailed, QmpRefused, UpdateFailed
 from cprlib.evidence.records import StatePair
 from cprlib.linux.descriptors import read_table
 from cprlib.qemu.nic_state import has_ring
-from cprlib.testing.equivalence import MEMORY_SIDE, read_state
+from cprlib.testing.equivalence import FROZEN_SIDES, read_state
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.faults import PLAIN, Phase, faults_named
 from cprlib.update.live_update import LiveUpdate, UpdateHook
@@ -84,12 +84,12 @@ class MomentUpdater(Updater):
         :param state: run state of its QEMU, which it keeps.
         """
         case, before = self._case, read_table(self._case.guest.machine.pid).device_counts
-        memory = read_state(case.guest, [MEMORY_SIDE])
+        frozen = read_state(case.guest, FROZEN_SIDES)
         result = case.inject_fault(PLAIN, name=label)
         meaning = f"{result.error or 'no error'}: the migration, and the run state of the QEMU that has the guest"
         observed = (result.migration, result.state_after)
         with case.after_fault(label):
             case.expect_equal(f"stays-{state}", observed, ("completed", state), meaning)
             counts = read_table(case.guest.machine.pid).device_counts
-            case.expect_same_state(memory, StatePair.PAUSED, "memory-is-kept", label)
+            case.expect_same_state(frozen, StatePair.PAUSED, "memory-and-registers-kept", label)
             case.expect_equal("descriptor-counts", counts, before, "tap and vhost descriptors in the target")

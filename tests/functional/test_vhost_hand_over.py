@@ -9,7 +9,10 @@ from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.linux.procfs import vhost_workers
+from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MigrationChannels
+from cprlib.qemu.migration_format import release_path
+from cprlib.testing.equivalence import compare_with_release
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import (
     TRAFFIC_ANSWER_S,
@@ -53,7 +56,7 @@ class VhostHandOver(LiveUpdateTest):
 
         Patch 3's notifier belongs to mode cpr-transfer only. A guest that migrates in mode normal runs meanwhile. One
         whose migration is cancelled when its VM has been stopped runs again: patch 1 (migration: stop vm earlier for
-        cpr) has one way back for all modes.
+        cpr) has one way back for all modes. What devices send is what they send in the release without the series.
 
         :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
@@ -72,6 +75,7 @@ class VhostHandOver(LiveUpdateTest):
             workers = [[item.task for item in found] for found in (before, vhost_workers(machine.pid))]
             meaning = "an ordinary migration made QEMU release its vhost devices; their tasks"
             case.expect_equal("same-workers", workers[1], workers[0], meaning)
+            expect_format_of_release(case, self.qemu, self.facts.version)
 
     @staticmethod
     def _cancel_late(case: MeasuredCase) -> None:
@@ -94,3 +98,17 @@ class VhostHandOver(LiveUpdateTest):
             f"{stopped}, then {machine.status()}",
             f"the VM is {machine.status()} after an ordinary migration was cancelled; it was {stopped} before",
         )
+
+
+def expect_format_of_release(case: MeasuredCase, qemu: QemuBinary, version: str) -> None:
+    """Check that QEMU's devices send the fields that they send in the release it is built from.
+
+    :param version: the QEMU's.
+    """
+    name, path = "migration-format", release_path(version)
+    if path.exists():
+        case.add_equivalence(compare_with_release(qemu, path, case.evidence.mechanism), name)
+        return
+    make = f"python3 -m cprlib.qemu.migration_format QEMU > fixtures/migration-format/{path.name}"
+    reason = f"{path.name} is not there; make it with a QEMU of that release without the series: {make}"
+    case.skip_check(name, "the format of the release", reason)

@@ -18,6 +18,7 @@ from cprlib.qemu.state import (
     outline,
     read_objects,
     read_queries,
+    read_registers,
 )
 
 pytestmark = pytest.mark.fast
@@ -157,6 +158,22 @@ def test_without_qom_list_get_the_type_shows_that_a_property_exists() -> None:
         "machine/peripheral/nic0/mac": "str",
         "cpu/apic-id": "0",
         "cpu/avx": "bool",
+    }
+
+
+class Monitor:
+    """A QMP connection whose HMP has registers."""
+
+    def execute_all(self, commands: Sequence[tuple[str, Arguments | None]]) -> list[object]:
+        texts = {"info registers -a": "CPU#0\nCCS=1 CCD=2 CCO=EFLAGS\nMXCSR=00001f80\n", "info pic": "pic0: irr=01\n"}
+        return [texts.get(str((arguments or {})["command-line"]), "") for _, arguments in commands]
+
+
+def test_registers_are_read_by_line_without_how_tcg_computes_flags() -> None:
+    assert read_registers(cast("QmpConnection", Monitor())) == {
+        "registers -a/0": "CPU#0",
+        "registers -a/2": "MXCSR=00001f80",
+        "pic/0": "pic0: irr=01",
     }
 
 

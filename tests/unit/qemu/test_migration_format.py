@@ -1,0 +1,79 @@
+"""The format of the device state, as a QEMU writes it with -dump-vmstate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cprlib.errors import InstrumentError
+from cprlib.evidence.records import Difference
+from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.migration_format import read_format, release_path, shared_structures
+from cprlib.testing.equivalence import compare_with_release
+from cprlib.update.mechanism import Mechanism
+
+pytestmark = pytest.mark.fast
+
+VERSIONS = {"version_id": 1, "minimum_version_id": 1}
+FIELD = {"version_id": 0, "field_exists": False}
+TIMER = {"name": "timer", **VERSIONS, "Fields": [{"field": "cmp", **FIELD, "size": 8}]}
+OFFSET = {"name": "hpet/offset", **VERSIONS, "Fields": [{"field": "offset", **FIELD, "size": 8}]}
+HPET = {
+    "name": "hpet",
+    "version_id": 2,
+    "minimum_version_id": 1,
+    "Fields": [
+        {"field": "config", **FIELD, "size": 8},
+        {"field": "counter", "version_id": 2, "field_exists": True, "size": 8},
+        {"field": "timer", **FIELD, "size": 72, "Description": TIMER},
+    ],
+    "Subsections": [OFFSET],
+}
+VALUES = {
+    "hpet": "version 2, minimum 1: config 8, counter 8 from 2 if needed, timer",
+    "hpet/timer": "version 1, minimum 1: cmp 8",
+    "hpet/offset": "version 1, minimum 1: offset 8",
+}
+
+
+def qemu(folder: Path, *devices: dict[str, Any]) -> QemuBinary:
+    """A program that writes the format of some devices as QEMU does."""
+    text = {"vmschkmachine": {"Name": "none"}} | {str(item["name"]): {"Description": item} for item in devices}
+    (folder / "format.json").write_text(json.dumps(text), encoding="utf-8")
+    path = folder / "qemu-system-x86_64"
+    path.write_text(f'#!/bin/sh\nfor last; do :; done\ncp {folder}/format.json "$last"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return QemuBinary(path)
+
+
+def test_a_structure_is_its_versions_and_fields(tmp_path: Path) -> None:
+    assert read_format(qemu(tmp_path, HPET)) == VALUES
+
+
+def test_a_field_that_is_not_sent_any_more_is_a_difference(tmp_path: Path) -> None:
+    other = {**HPET, "Fields": HPET["Fields"][:2]}  # type: ignore[index]
+    new = {"name": "new", **VERSIONS, "Fields": []}
+    release = tmp_path / "10.0.json"
+    release.write_text(json.dumps(VALUES | {"not-built": "version 1, minimum 1: x 1"}), encoding="utf-8")
+    record = compare_with_release(qemu(tmp_path, other, new), release, Mechanism.CPR)
+    assert (record.compared, record.subject) == (3, "the patches on release 10.0")
+    assert record.differences == (
+        Difference("format/hpet", VALUES["hpet"], "version 2, minimum 1: config 8, counter 8 from 2 if needed"),
+        Difference("format/hpet/timer", VALUES["hpet/timer"], None),
+    )
+
+
+def test_a_further_subsection_is_compatible() -> None:
+    assert shared_structures(VALUES, VALUES | {"hpet/new": "x"}) == (VALUES, VALUES)
+
+
+def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InstrumentError, match="read the format of the device state"):
+        read_format(qemu(tmp_path, {"name": "hpet"}))
+
+
+def test_each_base_has_the_format_of_its_release() -> None:
+    assert all(release_path(version).exists() for version in ("10.0.13 (Debian)", "10.2.2"))

@@ -250,9 +250,10 @@ def delay_checks(update: UpdateResult, control_run_ms: float | None = None) -> I
 def end_checks(update: UpdateResult) -> Iterator[Check]:
     """The source ended by itself, without a signal or an error; no check when it has become the target.
 
-    Before, it announced each status of its migration (migrate_generate_event(), migration/migration.c), and reported a
-    downtime (query-migrate), which is about as long as the guest stood still: not less than half of the time from STOP
-    to RESUME or COMPLETED, nor more than that until the source was ended.
+    Before, it announced each status of its migration (migrate_generate_event(), migration/migration.c), neither QEMU
+    sent an event of a guest that runs, and the source reported a downtime (query-migrate), which is about as long as
+    the guest stood still: not less than half of the time from STOP to RESUME or COMPLETED, nor more than that until the
+    source was ended.
     """
     first = update.times_ns
     if update.downtime_ms is not None and {Step.STOP, Step.RESUME, Step.COMPLETED, Step.SOURCE_QUIT} <= first.keys():
@@ -271,6 +272,9 @@ def end_checks(update: UpdateResult) -> Iterator[Check]:
         had, announced = (", ".join(statuses) for statuses in update.statuses)
         yield Check.of("migration-events", announced == had, had, announced, f"events MIGRATION have {announced}")
     if update.source_exit is not None:
+        others = ", ".join(update.other_events)
+        expected = "while no QEMU runs the guest, no event but MIGRATION and MIGRATION_PASS"
+        yield Check.of("no-other-events", not others, expected, others or "none", f"QMP events: {others}")
         yield Check.of("source-ended", update.source_exit == 0, "exit status 0", f"exit status {update.source_exit}")
 
 

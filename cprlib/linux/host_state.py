@@ -40,6 +40,7 @@ ADVICE = frozenset(("dd", "dc", "lo", "mg", "hg", "nh", "wf", "um", "uw"))  # Vm
 TIMES_AND_COUNTERS = re.compile(r"STATS|CACHEINFO|_TIMER$|_AGE$")  # of attributes; errors are read apart
 LINK_ERRORS = re.compile(r"errors$")
 STACK_ERRORS = re.compile(r"CsumErrors$|InHdrErrors$|InTruncatedPkts$|InErrs$")  # a packet that arrived damaged
+MEMFD = re.compile(r"^/memfd:| \(deleted\)$")  # around the name of a memfd in its link
 CHUNK = 1 << 20  # bytes of memory with one checksum
 HEADER_MEMBERS = ("family", "ifi_type", "flags", "handle", "parent", "state", "prefixlen", "scope")
 
@@ -82,7 +83,8 @@ def read_memory(pid: int) -> Values:
             for start in _extents(file.fileno()):
                 data = os.pread(file.fileno(), CHUNK, start)
                 if any(data):
-                    values[f"{os.path.basename(row.link)} {row.inode}/{start // CHUNK:06d}"] = f"{zlib.crc32(data):08x}"
+                    name = MEMFD.sub("", row.link)
+                    values[f"{name} {row.inode}/MiB {start // CHUNK}"] = f"{zlib.crc32(data):08x}"
     return values
 
 

@@ -91,23 +91,23 @@ class GuestCase(CaseChecks):
 
         :param qemu: QEMU of the target; the source's when None.
         :param label: prefix of the names of this update's checks. With a label the sent files are checked too; the time
-            between the update's steps is not, and the states before and after are not compared if ``target`` or
-            ``hooks`` are given, which change them.
+            between the update's steps is not, and the states before and after, and what both QEMUs say, are not
+            compared if ``target`` or ``hooks`` are given, which change them.
         :param target: settings of the target; the source's when None.
         :param note: for the report of a case with several updates.
         :param check: name of the check that fails when the update does; ``LABEL-update`` with a label.
         :raises UpdateFailed, QemuFailed, DeadlineExceeded: the update failed, which is in the evidence then.
         """
         source, expected = self.guest.machine, "the guest runs in the target"
-        netdevs, said = source.settings.netdevs, source.mark_messages()
+        netdevs, said, known = source.settings.netdevs, source.mark_messages(), _lines(source.messages)
         has_channel = self.evidence.mechanism.handling.sends_descriptors and self.guest.mode is not Mode.CPR_EXEC
         files = RecordSentFds() if label and has_channel else None
         check = f"{label}-update" if label else check
         self.frames.note_nics()
         other_qemu = qemu is not None and qemu != source.settings.qemu
         self._between_qemus |= other_qemu
+        changed = bool(label) and (target is not None or bool(hooks))
         with self.control_step():
-            changed = bool(label) and (target is not None or bool(hooks))
             state = None if other_qemu or self._watch or changed else self._read_state()
             if self._watch:
                 self._watch.before_update()
@@ -137,6 +137,11 @@ class GuestCase(CaseChecks):
         self.add_update(update.without_taps(others) if others else update, netdevs, note, label)
         if files:
             self.add_checks(labelled(sent_files_check(netdevs, files.sent, files.state, source.removed), label))
+        if not (other_qemu or changed) and self.guest.mode is not Mode.CPR_EXEC:
+            new = sorted(_lines(f"{source.messages}\n{self.guest.machine.messages}") - known)
+            name, message = f"{label}-no-new-message" if label else "no-new-message", "; ".join(new)
+            expected = "source and target say nothing that the source has not said before"
+            self.expect(name, not new, expected, message or "nothing", message, family="no-new-message")
         name = f"{label}-equivalent" if label else "equivalent-after-update"
         self.expect_same_state(state, StatePair.UPDATE, name, label or f"update {len(self._notes)}")
         return update
@@ -300,6 +305,10 @@ class GuestCase(CaseChecks):
 def labelled(check: Check, label: str) -> Check:
     """A check of an update under the name of that update: ``first-descriptors-same-file``."""
     return replace(check, name=f"{label}-{check.name}", family=check.name)
+
+
+def _lines(messages: str) -> set[str]:
+    return {without_time(line.strip()) for line in messages.splitlines() if line.strip()}
 
 
 def _said(error: CprlibError) -> str:

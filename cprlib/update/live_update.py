@@ -36,7 +36,15 @@ from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_after_release, wait_migration
 from cprlib.update.plugged_target import plug_target, wait_served
 from cprlib.update.proxy import ChannelProxy, Hold
-from cprlib.update.results import ProcessView, UpdateResult, announcements_of, events_of, run_states_of, statuses_of
+from cprlib.update.results import (
+    ProcessView,
+    UpdateResult,
+    announcements_of,
+    events_of,
+    other_events_of,
+    run_states_of,
+    statuses_of,
+)
 
 LISTEN_S = 30.0
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
@@ -282,6 +290,7 @@ class LiveUpdate:
         source_after, target_after, pairings = self._views()
         downtime = source.qmp.execute("query-migrate").get("downtime")
         announcements_ms = announcements_of(target.qmp.execute("query-migrate-parameters"))
+        other_events = other_events_of(source, target, self.started_ns)
         self.mark(Step.SOURCE_QUIT)
         source_exit = self._end_source()
         self.mark(Step.SOURCE_GONE)
@@ -305,6 +314,7 @@ class LiveUpdate:
             source_retired=retired[0] if retired else None,
             run_states=run_states_of(source, target, self.started_ns),
             statuses=statuses_of(source, self.started_ns),
+            other_events=other_events,
             compared=self._compared,
             announcements_ms=announcements_ms,
             waited_for_cont=self._waits_for_cont,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # a report needs the records only
     from cprlib.qemu.machine import Machine
 
 SENDING = ("cpr_transfer_output", "cpr_state_save")  # trace events of a source that sends its CPR state
+EVENTS_OF_UPDATE = ("MIGRATION", "MIGRATION_PASS")  # QMP events while no QEMU runs the guest
 LONGEST_STOPPING_NS = 500_000_000  # for the devices to stop, where the trace log does not say when that began
 ANNOUNCEMENTS_MS = (0, 50, 200, 450, 800)  # with the default parameters (QAPI MigrationParameters)
 
@@ -83,6 +84,7 @@ class UpdateResult:
     :param run_states: each change of a QEMU's run state during the update, in order; None when the target has no trace
         log.
     :param statuses: of the source's migration.
+    :param other_events: names of QMP events, other than MIGRATION and MIGRATION_PASS, while no QEMU ran the guest.
     :param compared: the pairings are by kcmp(2); else by number, inode and interface in one process.
     :param waited_for_cont: the target had the guest, and waited for ``cont`` to run it.
     :param announcements_ms: when the target announces the guest, in ms after it runs it.
@@ -102,6 +104,7 @@ class UpdateResult:
     source_retired: LinkCounters | None
     run_states: tuple[RunStateChange, ...] | None = None
     statuses: MigrationStatuses | None = None
+    other_events: tuple[str, ...] = ()
     compared: bool = True
     announcements_ms: tuple[int, ...] = ANNOUNCEMENTS_MS
     waited_for_cont: bool = False
@@ -250,3 +253,17 @@ def statuses_of(machine: Machine, since_ns: int) -> MigrationStatuses | None:
     had = tuple(status for time_ns, status in machine.trace.migration_statuses() if time_ns >= since_ns)
     events = (item for item in machine.qmp.events if item.name == "MIGRATION" and item.time_ns >= since_ns)
     return MigrationStatuses(had, tuple(str(item.data["status"]) for item in events)) if had else None
+
+
+def other_events_of(source: Machine, target: Machine, since_ns: int) -> tuple[str, ...]:
+    """QMP events that no update sends: of a source whose guest has stopped, and of a target before it runs the guest.
+
+    :param since_ns: start of the update.
+    """
+    stops = (item.time_ns for item in source.qmp.events if item.name == "STOP" and item.time_ns >= since_ns)
+    runs = (item.time_ns for item in target.qmp.events if item.name == "RESUME")
+    if source.qmp is target.qmp or (stop_ns := next(stops, None)) is None or (run_ns := next(runs, None)) is None:
+        return ()
+    found = [f"{source.name} {item.name}" for item in source.qmp.events if item.time_ns > stop_ns]
+    found += [f"{target.name} {item.name}" for item in target.qmp.events if item.time_ns < run_ns]
+    return tuple(item for item in found if item.partition(" ")[2] not in EVENTS_OF_UPDATE)

@@ -223,7 +223,7 @@ def test_missing_event_is_inconclusive() -> None:
 
 
 def test_source_that_crashed_at_its_end_is_seen() -> None:
-    assert [item.outcome for item in end_checks(replace(GOOD, source_exit=-6))] == [Outcome.FAIL]
+    assert outcomes(end_checks(replace(GOOD, source_exit=-6)))["source-ended"] is Outcome.FAIL
     assert not [*end_checks(replace(GOOD, source_exit=None))]
 
 
@@ -315,6 +315,11 @@ def test_each_status_of_the_migration_is_announced(announced: tuple[str, ...], o
     update = replace(GOOD, statuses=MigrationStatuses(("setup", "active", "completed"), announced))
     assert outcomes(end_checks(update))["migration-events"] is outcome
     assert "migration-events" not in outcomes(end_checks(replace(update, source_exit=None)))
+
+
+@pytest.mark.parametrize(("others", "outcome"), [((), Outcome.PASS), (("target RESET",), Outcome.FAIL)])
+def test_no_event_of_a_guest_that_runs_comes_while_it_stands_still(others: tuple[str, ...], outcome: Outcome) -> None:
+    assert outcomes(end_checks(replace(GOOD, other_events=others)))["no-other-events"] is outcome
 
 
 def test_memory_of_the_target_is_the_source_s() -> None:

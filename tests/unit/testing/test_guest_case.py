@@ -127,6 +127,26 @@ def test_states_are_compared_unless_a_labelled_update_changes_them(
 
 
 @pytest.mark.parametrize(
+    ("said", "outcome"),
+    [("2026-11-29T17:00:01.5Z kvm: no AVX", Outcome.PASS), ("kvm: no vhost", Outcome.FAIL)],
+    ids=["as the source", "something new"],
+)
+def test_an_update_makes_no_qemu_say_anything_new(tmp_path: Path, said: str, outcome: Outcome) -> None:
+    target = fake_machine(tmp_path, "target")
+    target.messages = said
+
+    def update(*_: object) -> UpdateResult:
+        case.guest.machine = cast("Any", target)
+        return GOOD
+
+    case = guest_case(tmp_path, update)
+    cast("Any", case.guest.machine).messages = "2026-11-29T17:00:00.0Z kvm: no AVX"
+    case.live_update()
+    found = {check.name: check for check in case.evidence.checks}
+    assert found["no-new-message"].outcome is outcome
+
+
+@pytest.mark.parametrize(
     ("changes", "checks"),
     [
         ({}, {"again-source-runs": Outcome.PASS}),

@@ -125,6 +125,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(live_update, "events_of", lambda *_: ())
     monkeypatch.setattr(live_update, "run_states_of", lambda *_: None)
     monkeypatch.setattr(live_update, "statuses_of", lambda *_: None)
+    monkeypatch.setattr(live_update, "other_events_of", lambda *_: ())
     monkeypatch.setattr(live_update, "is_listening", lambda *_: True)
     monkeypatch.setattr(live_update, "ChannelProxy", lambda *_, **__: NoProxy())
     return noted

@@ -1,0 +1,34 @@
+"""What is taken from the events of both QEMUs of an update."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cprlib.qemu.qmp import QmpEvent
+from cprlib.update.results import other_events_of
+
+pytestmark = pytest.mark.fast
+
+SOURCE = (("NIC_RX_FILTER_CHANGED", 5), ("MIGRATION", 11), ("STOP", 12), ("MIGRATION_PASS", 13), ("MIGRATION", 14))
+TARGET = (("RESUME", 20), ("NIC_RX_FILTER_CHANGED", 21))
+
+
+def machine(name: str, *events: tuple[str, int]) -> Any:
+    known = [QmpEvent(event, {}, time_ns, time_ns) for event, time_ns in events]
+    return SimpleNamespace(name=name, qmp=SimpleNamespace(events=known))
+
+
+def test_a_guest_that_stands_still_has_no_events() -> None:
+    assert other_events_of(machine("source", *SOURCE), machine("target", *TARGET), 10) == ()
+    source = machine("source", *SOURCE, ("RTC_CHANGE", 15))
+    target = machine("target", ("NIC_RX_FILTER_CHANGED", 19), *TARGET)
+    assert other_events_of(source, target, 10) == ("source RTC_CHANGE", "target NIC_RX_FILTER_CHANGED")
+
+
+def test_events_before_the_stop_and_after_resume_are_the_guest_s() -> None:
+    paused = machine("source", *SOURCE[:2], *SOURCE[3:])
+    assert other_events_of(paused, machine("target", ("RESET", 19), *TARGET), 10) == ()
+    assert other_events_of(machine("source", *SOURCE), machine("target", ("RESET", 19)), 10) == ()

@@ -38,7 +38,7 @@ MAX_DIFFERENCES = 500  # in the evidence: the guest has a say in some of the val
 EXPECTED = {
     StatePair.DEVICE_STATE: "each device sends the state that it received in the update before",
     StatePair.RELEASE: "each device sends the fields that it sends in the release, in the same order",
-    StatePair.PAUSED: "memory and device state of a guest that does not run are exactly the same",
+    StatePair.PAUSED: "memory, registers and device state of a guest that does not run are exactly the same",
 }
 TABLE = "allowed"
 WILDCARDS = {"*": "[^/]*", "**": ".*"}

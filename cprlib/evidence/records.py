@@ -275,7 +275,7 @@ class StatePair(enum.StrEnum):
     FAILED_UPDATE = "failed-update"  # the source, before and after a failed update
     CHAIN = "chain"  # the first source of a chain of updates, and its last target
     DEVICE_STATE = "device-state"  # the migration streams of two updates in a row
-    PAUSED = "paused"  # device state and memory of a guest that was paused before an update, and after it still is
+    PAUSED = "paused"  # memory, registers and device state of a guest that does not run, before and after an update
     RELEASE = "release"  # the format of the device state in a release, and in the QEMU under test
     STOP_CONT = "stop-cont"  # the same QEMU, before and after its guest was stopped and continued
 

@@ -1,6 +1,6 @@
 """The format of a QEMU's device state: which fields each kind of device sends, with sizes and versions.
 
-A series that changes it can no longer be updated from, or to, a release without the series. QEMU itself compares two
+A QEMU whose format differs from that of its release cannot take a guest from it, or give it one. QEMU compares two
 formats with scripts/vmstate-static-checker.py. fixtures/migration-format/ has those of releases, by their number;
 ``python3 -m cprlib.qemu.migration_format QEMU`` prints one.
 """
@@ -26,17 +26,17 @@ TRIED = "read the format of the device state"
 MACHINE = "vmschkmachine"  # not a device: dump_machine_type(), migration/savevm.c
 
 
-class Description(msgspec.Struct, frozen=True, rename={"fields": "Fields", "subsections": "Subsections"}):
+class DumpedStructure(msgspec.Struct, frozen=True, rename={"fields": "Fields", "subsections": "Subsections"}):
     """A VMStateDescription as ``-dump-vmstate`` writes it (dump_vmstate_vmsd(), migration/savevm.c)."""
 
     name: str
     version_id: int
     minimum_version_id: int
-    fields: tuple[Field, ...] = ()
-    subsections: tuple[Description, ...] = ()
+    fields: tuple[DumpedField, ...] = ()
+    subsections: tuple[DumpedStructure, ...] = ()
 
 
-class Field(msgspec.Struct, frozen=True, rename={"description": "Description"}):
+class DumpedField(msgspec.Struct, frozen=True, rename={"description": "Description"}):
     """One field of a device.
 
     :param version_id: of the device, from which on the field is sent.
@@ -48,7 +48,7 @@ class Field(msgspec.Struct, frozen=True, rename={"description": "Description"}):
     version_id: int
     field_exists: bool
     size: int
-    description: Description | None = None
+    description: DumpedStructure | None = None
 
 
 def read_format(qemu: QemuBinary) -> Values:
@@ -65,13 +65,13 @@ def read_format(qemu: QemuBinary) -> Values:
     try:
         for device, item in load_json(dict[str, dict[str, Any]], text).items():
             if device != MACHINE:
-                values |= _structures(device, msgspec.convert(item["Description"], Description))
+                values |= _structures(device, msgspec.convert(item["Description"], DumpedStructure))
     except (BadValue, KeyError, msgspec.ValidationError) as error:
         raise InstrumentError(TRIED, str(error), "compare it with dump_vmstate_json_to_file() of this QEMU") from error
     return values
 
 
-def _structures(path: str, item: Description) -> Iterator[tuple[str, str]]:
+def _structures(path: str, item: DumpedStructure) -> Iterator[tuple[str, str]]:
     fields = ", ".join(
         f"{field.field}{'' if field.description else f' {field.size}'}"  # a structure's size is QEMU's in memory
         f"{f' from {field.version_id}' if field.version_id else ''}{' if needed' if field.field_exists else ''}"

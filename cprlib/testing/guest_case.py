@@ -200,8 +200,8 @@ class GuestCase(CaseChecks):
     def expect_device_state_kept(self, sent: bytes) -> None:
         """Check that the guest's QEMU would send the device state that it was sent by the update. Ends the guest.
 
-        To send it, the guest is paused and updated. It does not run in that target either: device state and memory are
-        exactly the same there.
+        To send it, the guest is paused and updated. It does not run in that target either: memory, registers and device
+        state are exactly the same there.
 
         :param sent: stream of the update's main channel, by :class:`RecordMainChannel`.
         """

@@ -84,7 +84,8 @@ class UpdateResult:
     :param run_states: each change of a QEMU's run state during the update, in order; None when the target has no trace
         log.
     :param statuses: of the source's migration.
-    :param other_events: names of QMP events, other than MIGRATION and MIGRATION_PASS, while no QEMU ran the guest.
+    :param other_events: QEMU and name (``target RESET``) of each event but :data:`EVENTS_OF_UPDATE` while none ran the
+        guest.
     :param compared: the pairings are by kcmp(2); else by number, inode and interface in one process.
     :param waited_for_cont: the target had the guest, and waited for ``cont`` to run it.
     :param announcements_ms: when the target announces the guest, in ms after it runs it.
@@ -264,6 +265,6 @@ def other_events_of(source: Machine, target: Machine, since_ns: int) -> tuple[st
     runs = (item.time_ns for item in target.qmp.events if item.name == "RESUME")
     if source.qmp is target.qmp or (stop_ns := next(stops, None)) is None or (run_ns := next(runs, None)) is None:
         return ()
-    found = [f"{source.name} {item.name}" for item in source.qmp.events if item.time_ns > stop_ns]
-    found += [f"{target.name} {item.name}" for item in target.qmp.events if item.time_ns < run_ns]
-    return tuple(item for item in found if item.partition(" ")[2] not in EVENTS_OF_UPDATE)
+    found = [(source, item.name) for item in source.qmp.events if item.time_ns > stop_ns]
+    found += [(target, item.name) for item in target.qmp.events if item.time_ns < run_ns]
+    return tuple(f"{machine.name} {name}" for machine, name in found if name not in EVENTS_OF_UPDATE)

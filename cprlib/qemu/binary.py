@@ -149,7 +149,7 @@ def probe(qemu: QemuBinary) -> QemuFacts:
 
     :raises UsageError: the path is not an executable file, or the program does not behave like a QEMU.
     """
-    with _started_without_machine(qemu) as connection:
+    with started_without_guest(qemu) as connection:
         version = connection.execute("query-version")
         schema = Schema(connection.execute("query-qmp-schema", seconds=30))
         numbers = version["qemu"]
@@ -166,7 +166,7 @@ def require_accelerator(qemu: QemuBinary, accelerator: str) -> None:
     :raises UsageError: it has not, with QEMU's own words.
     """
     try:
-        with _started_without_machine(qemu, "-accel", accelerator):
+        with started_without_guest(qemu, "-accel", accelerator):
             pass
     except UsageError as error:
         advice = {
@@ -179,13 +179,13 @@ def require_accelerator(qemu: QemuBinary, accelerator: str) -> None:
 
 def machine_types(qemu: QemuBinary) -> frozenset[str]:
     """Names of the machine types of a binary, without aliases (query-machines)."""
-    with _started_without_machine(qemu) as connection:
+    with started_without_guest(qemu) as connection:
         return frozenset(str(machine["name"]) for machine in connection.execute("query-machines"))
 
 
 def nic_properties(qemu: QemuBinary) -> frozenset[str]:
     """Names of the properties of the NIC (device-list-properties)."""
-    with _started_without_machine(qemu) as connection:
+    with started_without_guest(qemu) as connection:
         found = connection.execute("device-list-properties", {"typename": NIC_DRIVER})
     return frozenset(str(item["name"]) for item in found)
 
@@ -208,7 +208,7 @@ def require_sandbox(qemu: QemuBinary) -> None:
 
     :raises NotSupported: it was built without libseccomp.
     """
-    with _started_without_machine(qemu) as connection:
+    with started_without_guest(qemu) as connection:
         known = {str(item["option"]) for item in connection.execute("query-command-line-options")}
     if "sandbox" not in known:
         happened = "it has no option -sandbox: it was built without libseccomp"
@@ -247,8 +247,8 @@ def common_machine(given: str, source: frozenset[str], target: frozenset[str]) -
 
 
 @contextlib.contextmanager
-def _started_without_machine(qemu: QemuBinary, *more: str) -> Iterator[QmpConnection]:
-    """The QMP connection of a binary that runs without a machine.
+def started_without_guest(qemu: QemuBinary, *more: str, machine: str = "none") -> Iterator[QmpConnection]:
+    """The QMP connection of a binary that runs to be queried.
 
     :param more: further arguments.
     """
@@ -258,7 +258,7 @@ def _started_without_machine(qemu: QemuBinary, *more: str) -> Iterator[QmpConnec
         raise UsageError(tried, "no such file", advice)
     if not os.access(qemu.path, os.X_OK):
         raise UsageError(tried, "the file is not executable", advice)
-    command = [*qemu.command(), "-machine", "none", "-nodefaults", "-no-user-config", "-display", "none"]
+    command = [*qemu.command(), "-machine", machine, "-nodefaults", "-no-user-config", "-display", "none"]
     command += more
     try:
         with tempfile.TemporaryFile("w+", errors="replace") as output, _connected(command, output) as connection:

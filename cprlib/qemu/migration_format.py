@@ -1,8 +1,10 @@
 """The format of a QEMU's device state: which fields each kind of device sends, with sizes and versions.
 
-A QEMU whose format differs from that of its release cannot take a guest from it, or give it one. QEMU compares two
-formats with scripts/vmstate-static-checker.py. fixtures/migration-format/ has those of releases, by their number;
-``python3 -m cprlib.qemu.migration_format QEMU`` prints one.
+A QEMU whose format differs from that of its release cannot take a guest from it, or give it one. QEMU writes the format
+of most devices with ``-dump-vmstate``, for scripts/vmstate-static-checker.py. It leaves out CPUs, the inside of virtio
+devices, and what is no device; so a machine is migrated to a file as well before its guest runs, since a stream ends
+with a description of itself. fixtures/migration-format/ has the formats of releases, by their number;
+``python3 -m cprlib.qemu.migration_format QEMU RELEASE`` prints one.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,30 @@ import msgspec
 
 from cprlib import files
 from cprlib.codec import BadValue, dump_json, load_json
-from cprlib.errors import InstrumentError
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, InstrumentError
 from cprlib.process import run
-from cprlib.qemu.binary import QemuBinary
+from cprlib.qemu.binary import QemuBinary, machine_types, started_without_guest
+from cprlib.qemu.netdev import NIC_DRIVER
+from cprlib.qemu.vmstate import sent_format
 
 Values = dict[str, str]
 TRIED = "read the format of the device state"
-MACHINE = "vmschkmachine"  # not a device: dump_machine_type(), migration/savevm.c
+NO_DEVICE = "vmschkmachine"  # in the dump: dump_machine_type(), migration/savevm.c
+DEVICES = ("-device", NIC_DRIVER, "-device", "virtio-serial-pci", "-device", "virtserialport")  # as a guest has
+SEND_S = 30.0
+
+
+class MigrationFormat(msgspec.Struct, frozen=True):
+    """The format of a QEMU's device state.
+
+    :param structures: what each kind of device can send, by ``device/structure``.
+    :param sent: the sections that the machine of a release sends, in order, each with its structures; empty when the
+        QEMU does not have that machine.
+    """
+
+    structures: Values
+    sent: dict[str, Values]
 
 
 class DumpedStructure(msgspec.Struct, frozen=True, rename={"fields": "Fields", "subsections": "Subsections"}):
@@ -51,8 +71,35 @@ class DumpedField(msgspec.Struct, frozen=True, rename={"description": "Descripti
     description: DumpedStructure | None = None
 
 
-def read_format(qemu: QemuBinary) -> Values:
-    """The format of a QEMU: each structure's versions and fields, by ``device/structure``.
+def read_format(qemu: QemuBinary, release: str) -> MigrationFormat:
+    """The format of a QEMU.
+
+    :param release: whose machine is migrated: ``10.0``.
+    :raises UsageError: it is not a QEMU.
+    :raises QemuFailed, DeadlineExceeded, InstrumentError: the format cannot be read.
+    """
+    machine = f"pc-q35-{release}"
+    sent = _read_sent(qemu, machine) if machine in machine_types(qemu) else {}
+    return MigrationFormat(read_structures(qemu), sent)
+
+
+def _read_sent(qemu: QemuBinary, machine: str) -> dict[str, Values]:
+    """What a machine sends before its guest runs; with accelerator qtest a CPU has all features on each host."""
+    arguments = ("-S", "-accel", "qtest", "-cpu", "max", "-m", "16M", *DEVICES)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        started_without_guest(qemu, *arguments, machine=machine) as connection,
+    ):
+        path = Path(folder, "stream")
+        connection.execute("migrate", {"uri": f"file:{path}"})
+        deadline = Deadline(SEND_S, "the machine's state to be in a file", Awaited.QEMU)
+        status = partial(connection.execute, "query-migrate")
+        deadline.poll(lambda: status()["status"] == "completed", 0.02, lambda: f"the migration is {status()}")
+        return sent_format(path.read_bytes())
+
+
+def read_structures(qemu: QemuBinary) -> Values:
+    """What each kind of device can send: each structure's versions and fields.
 
     :raises ProcessFailed, DeadlineExceeded: the QEMU does not write it.
     :raises InstrumentError: it has another layout.
@@ -64,7 +111,7 @@ def read_format(qemu: QemuBinary) -> Values:
     values: Values = {}
     try:
         for device, item in load_json(dict[str, dict[str, Any]], text).items():
-            if device != MACHINE:
+            if device != NO_DEVICE:
                 values |= _structures(device, msgspec.convert(item["Description"], DumpedStructure))
     except (BadValue, KeyError, msgspec.ValidationError) as error:
         raise InstrumentError(TRIED, str(error), "compare it with dump_vmstate_json_to_file() of this QEMU") from error
@@ -94,15 +141,35 @@ def release_path(version: str) -> Path:
     return files.project_folder() / "fixtures" / "migration-format" / f"{release}.json"
 
 
-def shared_structures(release: Mapping[str, str], found: Mapping[str, str]) -> tuple[Values, Values]:
-    """The structures of a release, and of another QEMU, of those devices that both have.
+def load_format(path: Path) -> MigrationFormat:
+    """The format of a release from its file."""
+    return load_json(MigrationFormat, path.read_bytes())
 
-    A further structure of the other QEMU is left out: a subsection that is not always sent is compatible.
+
+def comparable(release: MigrationFormat, found: MigrationFormat) -> tuple[Values, Values]:
+    """The formats of a release and of a QEMU that is built from it, as far as they must be the same.
+
+    Left out are devices that only one of them has, sections that only the other QEMU sends, since builds differ in
+    their devices, and structures that only the other QEMU can send: a subsection that is not always sent is compatible.
     """
-    devices = {path.partition("/")[0] for path in found}
-    known = {path: value for path, value in release.items() if path.partition("/")[0] in devices}
-    return known, {path: value for path, value in found.items() if path in known}
+    devices = {_device(path) for path in found.structures}
+    structures = {path: text for path, text in release.structures.items() if _device(path) in devices}
+    sections = release.sent if found.sent else {}
+    known = _by_path(structures, sections)
+    others = {path: text for path, text in found.structures.items() if path in structures}
+    return known, _by_path(others, {name: item for name, item in found.sent.items() if name in sections})
+
+
+def _device(path: str) -> str:
+    return path.partition("/")[0]
+
+
+def _by_path(structures: Values, sections: Mapping[str, Values]) -> Values:
+    values = {f"format/{path}": text for path, text in structures.items()}
+    for name, section in sections.items():
+        values |= {f"sent/{name}/{path}".rstrip("/"): text for path, text in section.items()}
+    return values | {"sent/sections": ", ".join(sections)}
 
 
 if __name__ == "__main__":
-    sys.stdout.write(dump_json(dict(sorted(read_format(QemuBinary(Path(sys.argv[1]))).items()))) + "\n")
+    sys.stdout.write(dump_json(read_format(QemuBinary(Path(sys.argv[1])), sys.argv[2])) + "\n")

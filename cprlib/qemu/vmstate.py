@@ -86,6 +86,31 @@ def device_state(stream: bytes) -> Mapping[str, str]:
     return values
 
 
+def sent_format(stream: bytes) -> dict[str, dict[str, str]]:
+    """The format of the device state in a stream: the sections in order, each with its structures by path.
+
+    :param stream: everything that was sent on the main channel.
+    :raises InstrumentError: the stream has no description.
+    """
+    devices = _description(stream)[0].devices
+    return {f"{device.name}#{device.instance_id}": dict(_formats("", device)) for device in devices}
+
+
+def _formats(path: str, part: Structure) -> Iterator[tuple[str, str]]:
+    names = [item.name if item.index is None else f"{item.name}[{item.index}]" for item in part.fields]
+    fields = (
+        f"{name} {item.type} {item.size}" + ("" if item.array_len is None else f" x {item.array_len}")
+        for name, item in zip(names, part.fields, strict=True)
+    )
+    yield path, f"version {part.version}: {', '.join(fields)}"
+    for name, item in zip(names, part.fields, strict=True):
+        inner = item.struct or item
+        if inner.fields or inner.subsections:
+            yield from _formats(f"{path}/{name}".lstrip("/"), inner)
+    for section in part.subsections:
+        yield from _formats(f"{path}/{section.vmsd_name.rpartition('/')[2]}".lstrip("/"), section)
+
+
 def section_names(stream: bytes) -> tuple[str, ...]:
     """Names of the sections with device state, in order; also of an ordinary migration, which has RAM as well.
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from cprlib.codec import load_json
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.equivalence import Snapshot, Values, allowed_differences, compare, side_of, take_snapshot
@@ -16,7 +15,7 @@ from cprlib.linux.host_state import read_memory, read_network_state, read_proces
 from cprlib.linux.tap import read_tap_queues
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.migration_format import read_format, shared_structures
+from cprlib.qemu.migration_format import MigrationFormat, comparable, load_format, read_format
 from cprlib.qemu.state import read_objects, read_outlines, read_queries, read_registers
 from cprlib.qemu.vmstate import device_state
 from cprlib.update.mechanism import Mechanism
@@ -147,9 +146,16 @@ def compare_with_release(qemu: QemuBinary, release: Path, mechanism: Mechanism) 
 
     :param release: file of the release's format, which is named after it.
     """
-    values = shared_structures(load_json(dict[str, str], release.read_bytes()), read_format(qemu))
-    known, found = (take_snapshot({"format": partial(dict[str, str], item)}) for item in values)
-    return compare(known, found, StatePair.RELEASE, mechanism, (), f"the patches on release {release.stem}")
+    subject = f"the patches on release {release.stem}"
+    return compare_formats(load_format(release), read_format(qemu, release.stem), mechanism, subject)
+
+
+def compare_formats(
+    release: MigrationFormat, found: MigrationFormat, mechanism: Mechanism, subject: str
+) -> EquivalenceRecord:
+    """Compare the format of a release with that of a QEMU that is built from it."""
+    before, after = comparable(release, found)
+    return compare(Snapshot(before), Snapshot(after), StatePair.RELEASE, mechanism, (), subject)
 
 
 def compare_device_states(

@@ -109,6 +109,6 @@ def expect_format_of_release(case: MeasuredCase, qemu: QemuBinary, version: str)
     if path.exists():
         case.add_equivalence(compare_with_release(qemu, path, case.evidence.mechanism), name)
         return
-    make = f"python3 -m cprlib.qemu.migration_format QEMU > fixtures/migration-format/{path.name}"
+    make = f"python3 -m cprlib.qemu.migration_format QEMU {path.stem} > fixtures/migration-format/{path.name}"
     reason = f"{path.name} is not there; make it with a QEMU of that release without the series: {make}"
     case.skip_check(name, "the format of the release", reason)

@@ -11,8 +11,8 @@ import pytest
 from cprlib.errors import InstrumentError
 from cprlib.evidence.records import Difference
 from cprlib.qemu.binary import QemuBinary
-from cprlib.qemu.migration_format import read_format, release_path, shared_structures
-from cprlib.testing.equivalence import compare_with_release
+from cprlib.qemu.migration_format import MigrationFormat, comparable, load_format, read_structures, release_path
+from cprlib.testing.equivalence import compare_formats
 from cprlib.update.mechanism import Mechanism
 
 pytestmark = pytest.mark.fast
@@ -50,30 +50,55 @@ def qemu(folder: Path, *devices: dict[str, Any]) -> QemuBinary:
 
 
 def test_a_structure_is_its_versions_and_fields(tmp_path: Path) -> None:
-    assert read_format(qemu(tmp_path, HPET)) == VALUES
+    assert read_structures(qemu(tmp_path, HPET)) == VALUES
+
+
+SENT = {"cpu#0": {"": "version 12: env.eip uint64 8", "fred": "version 1: env.fred_rsp0 uint64 8"}, "timer#0": {"": ""}}
 
 
 def test_a_field_that_is_not_sent_any_more_is_a_difference(tmp_path: Path) -> None:
+    release = MigrationFormat(VALUES | {"not-built": "version 1, minimum 1: x 1"}, {})
     other = {**HPET, "Fields": HPET["Fields"][:2]}  # type: ignore[index]
     new = {"name": "new", **VERSIONS, "Fields": []}
-    release = tmp_path / "10.0.json"
-    release.write_text(json.dumps(VALUES | {"not-built": "version 1, minimum 1: x 1"}), encoding="utf-8")
-    record = compare_with_release(qemu(tmp_path, other, new), release, Mechanism.CPR)
-    assert (record.compared, record.subject) == (3, "the patches on release 10.0")
-    assert record.differences == (
+    found = MigrationFormat(read_structures(qemu(tmp_path, other, new)), {})
+    assert compare_formats(release, found, Mechanism.CPR, "").differences == (
         Difference("format/hpet", VALUES["hpet"], "version 2, minimum 1: config 8, counter 8 from 2 if needed"),
         Difference("format/hpet/timer", VALUES["hpet/timer"], None),
     )
 
 
-def test_a_further_subsection_is_compatible() -> None:
-    assert shared_structures(VALUES, VALUES | {"hpet/new": "x"}) == (VALUES, VALUES)
+def test_further_structures_devices_and_sections_are_compatible() -> None:
+    found = MigrationFormat(VALUES | {"hpet/new": "x", "new": "x"}, SENT | {"new#0": {"": "x"}})
+    known, others = comparable(MigrationFormat(VALUES, SENT), found)
+    assert known == others
+    assert known["sent/cpu#0/fred"] == "version 1: env.fred_rsp0 uint64 8"
+    assert known["sent/sections"] == "cpu#0, timer#0"
+
+
+@pytest.mark.parametrize(
+    ("sent", "differences"),
+    [
+        (dict(reversed(SENT.items())), (Difference("sent/sections", "cpu#0, timer#0", "timer#0, cpu#0"),)),
+        (
+            {"cpu#0": SENT["cpu#0"]},
+            (Difference("sent/timer#0", "", None), Difference("sent/sections", "cpu#0, timer#0", "cpu#0")),
+        ),
+        (SENT | {"timer#0": {"": "", "new": "x"}}, (Difference("sent/timer#0/new", None, "x"),)),
+        ({}, ()),  # it does not have the release's machine
+    ],
+)
+def test_sections_of_the_release_are_exactly_the_same(
+    sent: dict[str, dict[str, str]], differences: tuple[Difference, ...]
+) -> None:
+    record = compare_formats(MigrationFormat({}, SENT), MigrationFormat({}, sent), Mechanism.CPR, "")
+    assert record.differences == differences
 
 
 def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InstrumentError, match="read the format of the device state"):
-        read_format(qemu(tmp_path, {"name": "hpet"}))
+        read_structures(qemu(tmp_path, {"name": "hpet"}))
 
 
 def test_releases_have_their_formats() -> None:
-    assert all(release_path(version).exists() for version in ("10.0.13 (Debian)", "10.2.2", "11.1.3"))
+    for version in ("10.0.13 (Debian)", "10.2.2", "11.1.3"):
+        assert "cpu#0" in load_format(release_path(version)).sent

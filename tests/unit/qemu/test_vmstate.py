@@ -12,7 +12,7 @@ import pytest
 from cprlib.errors import InstrumentError
 from cprlib.evidence.records import Difference, StatePair
 from cprlib.qemu.virtio_state import virtio_values
-from cprlib.qemu.vmstate import device_state
+from cprlib.qemu.vmstate import device_state, sent_format
 from cprlib.testing.equivalence import compare_device_states
 from cprlib.update.mechanism import Mechanism
 
@@ -181,3 +181,15 @@ def test_a_register_that_a_target_lost_is_a_difference() -> None:
     assert paused.differences == record.differences  # the clock runs while the guest does not
     unread = compare_device_states(earlier, later[:-1], StatePair.DEVICE_STATE, Mechanism.CPR, "update 1")
     assert (unread.compared, list(unread.unread)) == (0, ["vmstate"])
+
+
+def test_the_format_of_a_stream_has_each_structure_of_each_section() -> None:
+    assert sent_format(stream((SERIAL, b"\3"), (RTC, RTC_BODY))) == {
+        "serial#1": {"": "version 3: lcr uint8 1"},
+        "mc146818rtc#0": {
+            "": "version 3: cmos_data buffer 20, cmos_index uint8 1, lines uint16 2 x 2, irq struct 3, queue qtailq 3",
+            "irq": "version 1: level uint8 1, mask uint16 2",
+            "queue": "version 0: item uint8 1",
+            "lost": "version 1: lost uint32 4",
+        },
+    }

@@ -24,6 +24,7 @@ from cprlib.update.events import Event, Step, Who
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import FAILED_STATES, query_migration, view
 from cprlib.update.results import ProcessView
+from cprlib.update.waits import update_failed
 
 EXECUTED_S = 60.0
 
@@ -123,11 +124,12 @@ class ExecUpdate(LiveUpdate):
         def executed() -> bool:
             if source.process.poll() is not None:
                 said = last_message(self.target.messages) or "it said nothing"
-                raise self._failed(f"the process ended, and with it the guest: {said}")
+                reason = f"the process ended, and with it the guest: {said}"
+                raise update_failed(source, self.target, reason)
             if source.qmp.greetings > self.greetings:
                 return True
             if any(status in FAILED_STATES for status, _ in states()):
-                raise self._failed(query_migration(source).reason)
+                raise update_failed(source, self.target, query_migration(source).reason)
             return False
 
         Deadline(EXECUTED_S, "the source to execute the target", Awaited.QEMU).poll(executed, interval=0.01)

@@ -19,21 +19,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused, UpdateFailed
+from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError, QemuFailed, QmpRefused
 from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import Pairing, pair_tables
 from cprlib.linux.procfs import is_listening
 from cprlib.linux.topology import Topology
-from cprlib.process import tail
 from cprlib.qemu.command_line import WAIT_FOR_CONT, FdsByNetdev, MachineSettings, MigrationChannels
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.qmp import QmpEvent
 from cprlib.qemu.start import start_machine
-from cprlib.qemu.wrapper import last_message
 from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import Phase
 from cprlib.update.mechanism import Mechanism, Mode
-from cprlib.update.outcome import FAILED_STATES, query_migration, view, view_after_release, wait_migration
+from cprlib.update.outcome import query_migration, view, view_after_release
 from cprlib.update.plugged_target import plug_target, wait_served
 from cprlib.update.proxy import ChannelProxy, Hold
 from cprlib.update.results import (
@@ -45,6 +42,7 @@ from cprlib.update.results import (
     run_states_of,
     statuses_of,
 )
+from cprlib.update.waits import update_failed, wait_completed, wait_running, wait_stopped
 
 LISTEN_S = 30.0
 MIGRATE_S, HELD_MIGRATE_S = 20.0, 30.0  # for the answer to ``migrate``; with a proxy that delays the connection
@@ -250,7 +248,8 @@ class LiveUpdate:
                 return
             with contextlib.suppress(DeadlineExceeded):
                 target.wait_exit(Deadline(2, "the target to end", Awaited.QEMU))
-            raise self._failed(f"plugging the target's NICs: {error.happened}") from error
+            reason = f"plugging the target's NICs: {error.happened}"
+            raise update_failed(self.source, target, reason) from error
 
     def _migrate_failure(self) -> str:
         """Why the migration failed; empty when it did not, or has not begun."""
@@ -267,11 +266,11 @@ class LiveUpdate:
         """
         refusal = self.begin()
         if isinstance(refusal, QmpRefused):
-            raise self._failed(refusal.happened, "start the live update") from refusal
+            raise update_failed(self.source, self.target, refusal.happened, "start the live update") from refusal
         if refusal:
             raise refusal
         if all(hook.waits_for_stop for hook in self.hooks):
-            self._wait_stopped()
+            wait_stopped(self.source, self.target, self.migrate_ns)
         for hook in self.hooks:
             hook.after_stop(self)
         handling, source, target = self.mechanism.handling, self.source, self.target
@@ -282,11 +281,7 @@ class LiveUpdate:
         if any(old.interface != new.interface for old, new in netdevs):
             self.mark(Step.LINK_SWITCHED)
         self._wait_completed()
-        try:
-            self._wait_running()
-        except QemuFailed:  # its connection broke: its last words say more
-            self.target.check_alive("live-update the guest", broken=True)
-            raise
+        wait_running(source, target, give_cont=self._waits_for_cont)
         source_after, target_after, pairings = self._views()
         downtime = source.qmp.execute("query-migrate").get("downtime")
         announcements_ms = announcements_of(target.qmp.execute("query-migrate-parameters"))
@@ -339,80 +334,6 @@ class LiveUpdate:
         """End the source; its exit status, None when it is the target now."""
         return self.source.quit()
 
-    def _wait_stopped(self) -> None:
-        """Wait for the source's guest to stop.
-
-        :raises UpdateFailed: the migration failed before that (stock QEMU stops the guest after it sent its CPR state).
-        :raises QemuFailed: the source ended.
-        """
-
-        def over(event: QmpEvent) -> bool:
-            failed = event.data.get("status") in FAILED_STATES
-            return event.received_ns >= self.migrate_ns and (event.name == "STOP" or failed)
-
-        deadline = Deadline(30, "the source's guest to stop", Awaited.QEMU)
-        try:
-            event = self.source.qmp.wait_event("STOP", "MIGRATION", deadline=deadline, accept=over)
-        except QemuFailed as error:
-            raise self._source_failed(error) from error
-        if event.name != "STOP":
-            raise self._failed(query_migration(self.source).reason)
-
     def _wait_completed(self) -> None:
-        """Wait until the source has sent everything.
-
-        :raises UpdateFailed: the migration failed or was cancelled.
-        """
-        target = self.target
-
-        def completed() -> bool:
-            if (migration := query_migration(self.source)).failed:
-                raise self._failed(migration.reason)
-            if (status := target.exit_status()) is not None:
-                raise self._failed(target.died("live-update the guest", status).happened)
-            return migration.status == "completed"
-
-        try:
-            Deadline(60, "the migration to complete", Awaited.QEMU).poll(completed, interval=0.02)
-        except QemuFailed as error:
-            raise self._source_failed(error) from error
+        wait_completed(self.source, self.target)
         self.mark(Step.COMPLETED, Who.SOURCE)
-
-    def _wait_running(self) -> None:
-        target = self.target
-
-        def running() -> bool:
-            status = target.status()
-            if status in ("internal-error", "guest-panicked"):
-                raise self._failed(f"the target is in state {status}")
-            return status == "running"
-
-        target.wait_ready()
-        if self._waits_for_cont:
-            deadline = Deadline(30, "the target to load the state", Awaited.QEMU)
-            deadline.poll(lambda: target.status() != "inmigrate", 0.02)
-            target.qmp.execute("cont")
-        Deadline(30, "the target's guest to run", Awaited.QEMU).poll(
-            running, instead=lambda: f"it is {target.status()}"
-        )
-        wait_migration(target, "completed")
-        target.incoming = False
-
-    def _source_failed(self, error: QemuFailed) -> UpdateFailed:
-        """The error for a source that does not answer.
-
-        :raises QemuFailed: it has ended; with its last message.
-        """
-        self.source.check_alive("live-update the guest", broken=True)
-        return self._failed(error.happened)
-
-    def _failed(self, reason: str, tried: str = "live-update the guest") -> UpdateFailed:
-        source, target = self.source.messages, self.target.messages
-        return UpdateFailed(
-            tried,
-            reason,
-            "see the details for the messages of both QEMUs",
-            details=f"source said:\n{tail(source)}\ntarget said:\n{tail(target)}",
-            source_said=last_message(source),
-            target_said=last_message(target),
-        )

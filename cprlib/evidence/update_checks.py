@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cprlib.deadline import timeout_scale
 from cprlib.evidence.records import Check, DescriptorCount, DescriptorRow, FaultRecord, Outcome
@@ -216,7 +216,11 @@ def order_checks(update: UpdateResult) -> Iterator[Check]:
         )
 
 
-def delay_checks(update: UpdateResult, control_run_ms: float | None = None) -> Iterator[Check]:
+def delay_checks(
+    update: UpdateResult,
+    control_run_ms: float | None = None,
+    stalled_ms: Callable[[int, int], float] = lambda *_: 0.0,
+) -> Iterator[Check]:
     """Two parts of the time from STOP to RESUME are short for every guest; no check where an event is missing.
 
     Before the descriptors are sent, only devices are stopped; the target loads only device state
@@ -224,6 +228,8 @@ def delay_checks(update: UpdateResult, control_run_ms: float | None = None) -> I
     stand still for this.
 
     :param control_run_ms: the longest interruption in a control run, which shows how busy the machine is.
+    :param stalled_ms: for how long the sender of the test packets stood still between two times, which shows that the
+        machine was busier during the update.
     """
     if not update.mechanism.handling.sends_descriptors:
         return
@@ -237,7 +243,8 @@ def delay_checks(update: UpdateResult, control_run_ms: float | None = None) -> I
         ("resumed-without-delay", Step.STATE_LOADING, Step.RESUME, resumed),
     ):
         if earlier in first and later in first:
-            limit_ms, distance_ms = within_ms * timeout_scale(), (first[later] - first[earlier]) / 1e6
+            distance_ms = (first[later] - first[earlier]) / 1e6
+            limit_ms = within_ms * timeout_scale() + stalled_ms(first[earlier], first[later])
             yield Check.of(
                 name,
                 distance_ms <= limit_ms,

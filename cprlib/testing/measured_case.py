@@ -43,6 +43,7 @@ from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import make_ledger
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.probes import warm_up
+from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.guest_traffic import (
     TRIED_PER_QUEUE,
@@ -198,10 +199,10 @@ class MeasuredCase(GuestCase):
             with contextlib.suppress(CprlibError):  # figures that are known; expect_survival() records the error
                 self._collect(session, before, after, drops)
             raise
-        self._collect(session, before, after, drops)
+        result = self._collect(session, before, after, drops)
         shares = queue_shares(seen.nic, later.nic)
         self.evidence = replace(self.evidence, guest_view=guest_view(seen, later), queue_shares=shares)
-        self._check_delays(watch.updates)
+        self._check_delays(watch.updates, result)
         for check in watch.end(last):
             self.add_checks(check)
         if silent:
@@ -280,7 +281,9 @@ class MeasuredCase(GuestCase):
             self.add_checks(*growth_checks(targets[1:], targets[0]))
             self.expect_same_device_state([item.stream for item in recorded])
 
-    def _collect(self, session: TrafficSession, before: Counters, after: Counters | None, drops: DropReport) -> None:
+    def _collect(
+        self, session: TrafficSession, before: Counters, after: Counters | None, drops: DropReport
+    ) -> TrafficResult:
         """Add the figures of the traffic to the evidence.
 
         :param before, after: counters of the path; without ``after`` there is no ledger.
@@ -316,10 +319,12 @@ class MeasuredCase(GuestCase):
         packets_of(result).write(self.folder)
         frames = [frame for flow in result.flows for frame in sent_frames(flow.flow, flow.sent_ns)]
         write_pcap(self.folder / "station.pcap", [*frames, *session.frames])
+        return result
 
-    def _check_delays(self, updates: Sequence[UpdateResult]) -> None:
+    def _check_delays(self, updates: Sequence[UpdateResult], result: TrafficResult) -> None:
         """The parts of each update that have to be short on this machine."""
         floor_ms = self.evidence.instrument.control_run_interruption_ms
         for update in updates:
             number = self.guest.updates.index(update) + 1
-            self.add_checks(*(numbered_check(check, number) for check in delay_checks(update, floor_ms)))
+            checks = delay_checks(update, floor_ms, result.stalled_ms)
+            self.add_checks(*(numbered_check(check, number) for check in checks))

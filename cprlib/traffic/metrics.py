@@ -131,3 +131,16 @@ def interruption_by_frame_loss(lost: int, rate: float) -> float:
     :param rate: packets/s of the flows in which the loss was counted. The resolution is one packet: 1 / rate.
     """
     return lost / rate
+
+
+def stalled_ms(sent_ns: Iterable[int], interval_ns: float, start_ns: int, end_ns: int) -> float:
+    """Time in which an even sender stood still, in ms: its machine ran something else, or nothing.
+
+    Each gap counts as far as it is longer than two sending intervals.
+
+    :param sent_ns: times of sending, in any order.
+    :param interval_ns: between two packets.
+    :param start_ns, end_ns: the period to look at.
+    """
+    times = [start_ns, *sorted(time for time in sent_ns if start_ns < time < end_ns), end_ns]
+    return sum(max(0.0, later - earlier - 2 * interval_ns) for earlier, later in itertools.pairwise(times)) / 1e6

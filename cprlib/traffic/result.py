@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from cprlib.traffic.capture import CaptureReport
 from cprlib.traffic.clock import ClockModel
 from cprlib.traffic.figures import Direction, Interruption, InterruptionPerDirection, PerDirection
 from cprlib.traffic.flow import Flow, StreamSettings
-from cprlib.traffic.metrics import TimestampInterruption, interruption_by_frame_loss
+from cprlib.traffic.metrics import TimestampInterruption, interruption_by_frame_loss, stalled_ms
 from cprlib.traffic.sender import SenderReport
 
 
@@ -107,6 +108,11 @@ class TrafficResult:
     def sent(self) -> int:
         """Test packets that the sender's kernel accepted."""
         return sum(len(flow.sent_ns) for flow in self.flows)
+
+    def stalled_ms(self, start_ns: int, end_ns: int) -> float:
+        """Time between two in which the sender stood still (CLOCK_REALTIME), in ms."""
+        sent = itertools.chain.from_iterable(flow.sent_ns for flow in self.flows)
+        return stalled_ms(sent, 1e9 / self.settings.rate, start_ns, end_ns)
 
     @property
     def answered(self) -> int:

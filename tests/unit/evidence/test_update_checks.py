@@ -202,6 +202,13 @@ def test_delay_before_the_descriptors_is_seen() -> None:
     assert outcomes(tuple(delay_checks(late, 210.0)))["fds-sent-without-delay"] is Outcome.PASS  # a busy machine
 
 
+def test_delay_while_the_sender_stood_still_is_the_machines() -> None:
+    late = replace(GOOD, events=(GOOD.events[0], Event(Step.FDS_SENT, 501_000_000, Who.SOURCE), GOOD.events[2]))
+    for stalled, outcome in ((99.0, Outcome.FAIL), (200.0, Outcome.PASS)):
+        found = outcomes(tuple(delay_checks(late, 100.0, lambda *_, stalled=stalled: stalled)))
+        assert found["fds-sent-without-delay"] is outcome
+
+
 def test_target_that_waits_before_it_runs_the_guest_is_seen() -> None:
     late = replace(GOOD, events=(*GOOD.events[:2], Event(Step.RESUME, 507_000_001, Who.TARGET), GOOD.events[3]))
     found = {check.name: check for check in delay_checks(late)}

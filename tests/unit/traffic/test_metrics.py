@@ -9,6 +9,7 @@ from cprlib.traffic import metrics
 from cprlib.traffic.metrics import LossBySequence
 
 SENT = 12
+MS = 1_000_000  # ns
 arrivals = st.lists(st.integers(0, SENT - 1), max_size=24)
 
 
@@ -99,3 +100,12 @@ def test_one_arrival_has_no_interruption() -> None:
 
 def test_interruption_by_frame_loss() -> None:
     assert metrics.interruption_by_frame_loss(300, 1000) == 0.3
+
+
+def test_a_sender_stands_still_for_what_a_gap_has_beyond_two_intervals() -> None:
+    even = range(0, 20_000_000, MS)
+    assert metrics.stalled_ms(even, MS, 500_000, 10_500_000) == 0
+    gap = [time for time in even if not 5 * MS < time < 15 * MS]  # 10 ms
+    assert metrics.stalled_ms(gap, MS, 0, 20 * MS) == 8
+    assert metrics.stalled_ms(gap, MS, 0, 10 * MS) == 3  # of the part within the period
+    assert metrics.stalled_ms([], MS, 0, 10 * MS) == 8

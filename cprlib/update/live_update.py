@@ -225,10 +225,13 @@ class LiveUpdate:
             return
 
         def listening() -> bool:
-            if self.expects_failure and target.process.poll() is not None:
+            if not self.expects_failure:
+                target.check_alive("start the target")
+            elif target.process.poll() is not None:
                 return True
-            target.check_alive("start the target")
-            return is_listening(target.pid, self.channels.cpr)
+            with contextlib.suppress(FileNotFoundError):  # it has ended since, which the next call finds
+                return is_listening(target.pid, self.channels.cpr)
+            return False
 
         Deadline(LISTEN_S, "the target's CPR channel", Awaited.QEMU).poll(listening, interval=0.005)
         self.mark(Step.CPR_LISTENING)

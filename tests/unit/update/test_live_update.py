@@ -205,6 +205,22 @@ def test_a_target_that_ends_early_is_an_error_unless_a_failure_is_expected(
     assert isinstance(failing.begin(), QmpRefused)
 
 
+def test_a_target_may_end_at_any_time_when_a_failure_is_expected(
+    monkeypatch: pytest.MonkeyPatch, steps: list[str]
+) -> None:
+    """Here right after it was seen to live, and while /proc is read."""
+    statuses = iter((None, None, 1))
+
+    def gone(*_: object) -> bool:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(StandIn, "exit_status", lambda _: next(statuses))
+    monkeypatch.setattr(live_update, "is_listening", gone)
+    failing = update(monkeypatch, steps, [Noting(steps, expects_failure=True)], target_ended=True, refuses=True)
+    assert isinstance(failing.begin(), QmpRefused)
+    assert list(statuses) == []
+
+
 @pytest.mark.parametrize("mode", Mechanism.LOCAL.handling.modes)
 def test_nics_of_a_local_update_are_plugged_before_the_source_stops(
     mode: Mode, monkeypatch: pytest.MonkeyPatch, steps: list[str]

@@ -248,9 +248,10 @@ def common_machine(given: str, source: frozenset[str], target: frozenset[str]) -
 
 @contextlib.contextmanager
 def started_without_guest(qemu: QemuBinary, *more: str, machine: str = "none") -> Iterator[QmpConnection]:
-    """The QMP connection of a binary that runs to be queried.
+    """The QMP connection of a binary that runs without a guest.
 
     :param more: further arguments.
+    :param machine: type of the machine.
     """
     tried = f"use {qemu.path} as QEMU"
     advice = "give a qemu-system-x86_64 with --qemu PATH, or leave it out to use the project's own"

@@ -168,7 +168,7 @@ def _by_path(structures: Values, sections: Mapping[str, Values]) -> Values:
     values = {f"format/{path}": text for path, text in structures.items()}
     for name, section in sections.items():
         values |= {f"sent/{name}/{path}".rstrip("/"): text for path, text in section.items()}
-    return values | {"sent/sections": ", ".join(sections)}
+    return values | ({"sent/sections": ", ".join(sections)} if sections else {})
 
 
 if __name__ == "__main__":

@@ -96,19 +96,32 @@ def sent_format(stream: bytes) -> dict[str, dict[str, str]]:
     return {f"{device.name}#{device.instance_id}": dict(_formats("", device)) for device in devices}
 
 
-def _formats(path: str, part: Structure) -> Iterator[tuple[str, str]]:
-    names = [item.name if item.index is None else f"{item.name}[{item.index}]" for item in part.fields]
+def _formats(prefix: str, part: Structure) -> Iterator[tuple[str, str]]:
+    """The fields of a structure, and of those in it.
+
+    :param prefix: its path with a slash at the end; empty for a section.
+    """
     fields = (
-        f"{name} {item.type} {item.size}" + ("" if item.array_len is None else f" x {item.array_len}")
-        for name, item in zip(names, part.fields, strict=True)
+        f"{_indexed(item, item.index)} {item.type} {item.size}"
+        + ("" if item.array_len is None else f" x {item.array_len}")
+        for item in part.fields
     )
-    yield path, f"version {part.version}: {', '.join(fields)}"
-    for name, item in zip(names, part.fields, strict=True):
+    yield prefix.removesuffix("/"), f"version {part.version}: {', '.join(fields)}"
+    for item in part.fields:
         inner = item.struct or item
         if inner.fields or inner.subsections:
-            yield from _formats(f"{path}/{name}".lstrip("/"), inner)
+            yield from _formats(f"{prefix}{_indexed(item, item.index)}/", inner)
     for section in part.subsections:
-        yield from _formats(f"{path}/{section.vmsd_name.rpartition('/')[2]}".lstrip("/"), section)
+        yield from _formats(f"{prefix}{_last_name(section)}/", section)
+
+
+def _indexed(item: Field, index: int | None) -> str:
+    return item.name if index is None else f"{item.name}[{index}]"
+
+
+def _last_name(section: Structure) -> str:
+    """The name of a subsection without that of its device."""
+    return section.vmsd_name.rpartition("/")[2]
 
 
 def section_names(stream: bytes) -> tuple[str, ...]:
@@ -174,15 +187,14 @@ def _values(part: Structure, data: bytes) -> Iterator[tuple[str, str]]:
             continue
         for number in range(_count(item)):
             index = item.index if item.array_len is None else number
-            name = item.name if index is None else f"{item.name}[{index}]"
-            yield from _field(item, name, data[position : position + item.size])
+            yield from _field(item, _indexed(item, index), data[position : position + item.size])
             position += item.size
     for section in part.subsections:
         start = position + 2 + len(section.vmsd_name.encode()) + 4
         if data[position : position + 1] != bytes((SUBSECTION,)):
             raise InstrumentError(TRIED, f"no subsection {section.vmsd_name} after the fields", ADVICE)
         position = start + _size(section)
-        name = section.vmsd_name.rpartition("/")[2]
+        name = _last_name(section)
         yield f"{name}/version", str(section.version)
         yield from ((f"{name}/{path}", value) for path, value in _values(section, data[start:position]))
 

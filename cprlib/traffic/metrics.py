@@ -134,7 +134,7 @@ def interruption_by_frame_loss(lost: int, rate: float) -> float:
 
 
 def stalled_ms(sent_ns: Iterable[int], interval_ns: float, start_ns: int, end_ns: int) -> float:
-    """Time in which an even sender stood still, in ms: its machine ran something else, or nothing.
+    """For how long a sender with an even rate sent nothing, in ms: its machine ran something else.
 
     Each gap counts as far as it is longer than two sending intervals.
 

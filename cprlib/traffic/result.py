@@ -110,7 +110,10 @@ class TrafficResult:
         return sum(len(flow.sent_ns) for flow in self.flows)
 
     def stalled_ms(self, start_ns: int, end_ns: int) -> float:
-        """Time between two in which the sender stood still (CLOCK_REALTIME), in ms."""
+        """For how long the sender stood still in a period, in ms.
+
+        :param start_ns, end_ns: the period (CLOCK_REALTIME).
+        """
         sent = itertools.chain.from_iterable(flow.sent_ns for flow in self.flows)
         return stalled_ms(sent, 1e9 / self.settings.rate, start_ns, end_ns)
 

@@ -1,4 +1,4 @@
-"""An update with what management sets for a migration: the guest's network is as without it."""
+"""An update with the parameters and capabilities that libvirt sets for a migration loses no packet."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ PARAMETERS = {"downtime-limit": 0, "max-bandwidth": 1 << 20}  # ms, bytes/s: an 
 CAPABILITIES = {"return-path": True, "pause-before-switchover": True, "auto-converge": True}
 
 
-class Managed(UpdateHook):
-    """Set parameters and capabilities as for an ordinary migration, and let the switchover begin."""
+class MigrateAsLibvirt(UpdateHook):
+    """Set parameters and capabilities of the migration, and start the switchover by ``migrate-continue``."""
 
     def before_target(self, update: LiveUpdate) -> None:
         update.source.qmp.execute("migrate-set-parameters", PARAMETERS)
@@ -38,4 +38,4 @@ class ManagementSettings(LiveUpdateTest):
         with self.given_guest(GuestSpec(queues=2, vhost=True, boots=False)) as case:
             case.run_control()
             with case.under_traffic():
-                case.live_update(hooks=[Managed()])
+                case.live_update(hooks=[MigrateAsLibvirt()])

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from cprlib.codec import dump_json
 from cprlib.errors import InstrumentError
 from cprlib.evidence.records import Difference
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.migration_format import MigrationFormat, comparable, load_format, read_structures, release_path
-from cprlib.testing.equivalence import compare_formats
+from cprlib.testing import equivalence
 from cprlib.update.mechanism import Mechanism
 
 pytestmark = pytest.mark.fast
@@ -37,6 +38,7 @@ VALUES = {
     "hpet/timer": "version 1, minimum 1: cmp 8",
     "hpet/offset": "version 1, minimum 1: offset 8",
 }
+SENT = {"cpu#0": {"": "version 12: env.eip uint64 8", "fred": "version 1: env.fred_rsp0 uint64 8"}, "timer#0": {"": ""}}
 
 
 def qemu(folder: Path, *devices: dict[str, Any]) -> QemuBinary:
@@ -53,15 +55,17 @@ def test_a_structure_is_its_versions_and_fields(tmp_path: Path) -> None:
     assert read_structures(qemu(tmp_path, HPET)) == VALUES
 
 
-SENT = {"cpu#0": {"": "version 12: env.eip uint64 8", "fred": "version 1: env.fred_rsp0 uint64 8"}, "timer#0": {"": ""}}
-
-
-def test_a_field_that_is_not_sent_any_more_is_a_difference(tmp_path: Path) -> None:
-    release = MigrationFormat(VALUES | {"not-built": "version 1, minimum 1: x 1"}, {})
+def test_a_field_that_is_not_sent_any_more_is_a_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = {**HPET, "Fields": HPET["Fields"][:2]}  # type: ignore[index]
     new = {"name": "new", **VERSIONS, "Fields": []}
-    found = MigrationFormat(read_structures(qemu(tmp_path, other, new)), {})
-    assert compare_formats(release, found, Mechanism.CPR, "").differences == (
+    found = qemu(tmp_path, other, new)
+    monkeypatch.setattr(equivalence, "read_format", lambda *_: MigrationFormat(read_structures(found), {}))
+    release = tmp_path / "10.0.json"
+    known = MigrationFormat(VALUES | {"not-built": "version 1, minimum 1: x 1"}, {})
+    release.write_text(dump_json(known), encoding="utf-8")
+    record = equivalence.compare_with_release(found, release, Mechanism.CPR)
+    assert (record.compared, record.subject) == (3, "the patches on release 10.0")
+    assert record.differences == (
         Difference("format/hpet", VALUES["hpet"], "version 2, minimum 1: config 8, counter 8 from 2 if needed"),
         Difference("format/hpet/timer", VALUES["hpet/timer"], None),
     )
@@ -90,7 +94,7 @@ def test_further_structures_devices_and_sections_are_compatible() -> None:
 def test_sections_of_the_release_are_exactly_the_same(
     sent: dict[str, dict[str, str]], differences: tuple[Difference, ...]
 ) -> None:
-    record = compare_formats(MigrationFormat({}, SENT), MigrationFormat({}, sent), Mechanism.CPR, "")
+    record = equivalence.compare_formats(MigrationFormat({}, SENT), MigrationFormat({}, sent), Mechanism.CPR, "")
     assert record.differences == differences
 
 

@@ -162,6 +162,13 @@ class CaseChecks:
                 text = f"not shown to be caused by the update, since {control} failed before it: {text}"
                 check = replace(check, outcome=Outcome.INCONCLUSIVE, message=text)
         self._record(check)
+        self.end_at(check)
+
+    def end_at(self, check: Check) -> None:
+        """End the case at a failed check where its run asks for that.
+
+        :raises CaseEnded: it does.
+        """
         found = f"{check.name}: {check.text}"
         if check.outcome is Outcome.FAIL and self._stop_at and re.search(self._stop_at, found):
             raise CaseEnded(f"continue with {self.evidence.id}", f"it stops at the failed check {check.name}")

@@ -79,10 +79,14 @@ class OperationResult:
 
 
 def run_operations(
-    guest: OperatedGuest, when: str, operations: Sequence[Operation]
+    guest: OperatedGuest,
+    when: str,
+    operations: Sequence[Operation],
+    look_at: Callable[[OperationResult], None] = lambda _result: None,
 ) -> tuple[list[OperationResult], bool]:
     """Run operations one after the other; after one that leaves the guest silent, nothing is known of the others.
 
+    :param look_at: takes each result before the next operation.
     :returns: also whether all flows of the guest answer at the end.
     """
     results: list[OperationResult] = []
@@ -93,6 +97,7 @@ def run_operations(
             continue
         result, answers = _run(guest, when, operation)
         results.append(result)
+        look_at(result)
         if not answers:
             unknown = f"the guest's traffic failed after {operation.name}"
     return results, not unknown
@@ -164,14 +169,18 @@ class CheckedOperations:
 
         :param when: the step of the test, for the checks' names: ``after-update``.
         :returns: whether the guest still answers.
+        :raises CaseEnded: an operation failed at which the run is to stop.
         """
         for operation in operations:
             if operation.name in self.excluded and operation.missing:
                 self._case.skip_check(f"{operation.name}-{when}", operation.works, operation.missing)
         chosen = [operation for operation in operations if operation.name not in self.excluded]
-        results, answers = run_operations(self._guest, when, with_descriptor_count(self._guest, chosen))
-        self._results += results
-        return answers
+        operations = with_descriptor_count(self._guest, chosen)
+        return run_operations(self._guest, when, operations, self._add_result)[1]
+
+    def _add_result(self, result: OperationResult) -> None:
+        self._results.append(result)
+        self._case.end_at(result.check())
 
     def add_checks(self) -> None:
         """Add a check for each operation; repeat those that failed on a guest that was never updated."""

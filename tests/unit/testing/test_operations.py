@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, InstrumentError, QemuFailed
+from cprlib.errors import Awaited, CaseEnded, CprlibError, DeadlineExceeded, InstrumentError, QemuFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Role
 from cprlib.testing.checks import CaseChecks
@@ -86,6 +86,15 @@ def test_operations_that_do_not_apply_are_left_out_or_skipped(case: CaseChecks) 
         "a-after-update": Outcome.PASS,
         "descriptors-after-update": Outcome.PASS,
     }
+
+
+def test_a_case_ends_at_the_operation_at_which_its_run_stops(tmp_path: Path) -> None:
+    evidence = CaseEvidence("x", Mechanism.CPR, Role.CHECKS, updates=1)
+    operations = (operation("a", ["other"]), operation("b", ["no RARP"]), operation("c"))
+    runs = checked(CaseChecks(tmp_path, evidence, stop_at="^b-after-update: .*no RARP"), *operations)
+    with pytest.raises(CaseEnded, match="failed check b-after-update"):
+        runs.run("after-update", operations)
+    assert [item.operation.name for item in runs._results] == ["answers", "a", "b"]
 
 
 def test_an_operation_that_no_longer_applies_is_run(case: CaseChecks) -> None:

@@ -11,7 +11,8 @@ The file has one table for each difference that is allowed::
     comparisons = ["update", "chain"]
 
 In a path, ``*`` stands for any text without ``/``, and ``**`` for any text. ``comparisons`` and ``mechanisms`` restrict
-an entry to some; an entry without them is for all. With ``bits``, only these bits of a hexadecimal value may differ.
+an entry to some, ``accelerator`` to guests that have it; an entry without them is for all. With ``bits``, only these
+bits of a hexadecimal value may differ; with ``most``, at most this number of values.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import errno
 import functools
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -110,6 +112,7 @@ def compare(
     mechanism: Mechanism,
     allowed: Iterable[AllowedDifference],
     subject: str = "",
+    accelerator: str = "",
 ) -> EquivalenceRecord:
     """Compare two states.
 
@@ -118,12 +121,14 @@ def compare(
 
     :param allowed: differences that are not a finding.
     :param subject: what happened between them, for the report.
+    :param accelerator: of the guest; empty when there is none.
     """
     unread = {**before.unread, **after.unread}
-    applicable = [item for item in allowed if item.applies_to(comparison, mechanism)]
+    applicable = [item for item in allowed if item.applies_to(comparison, mechanism, accelerator)]
+    used: Counter[AllowedDifference] = Counter()
     gone = sorted(after.refused & (before.sides - before.unread.keys()))
     found = [Difference(side, "readable", f"refused: {after.unread[side]}") for side in gone]
-    compared, passed = len(found), 0
+    compared = len(found)
     for path in dict.fromkeys((*before.values, *after.values)):
         if side_of(path) in unread:
             continue
@@ -131,11 +136,13 @@ def compare(
         old, new = before.values.get(path), after.values.get(path)
         if old == new:
             continue
-        if any(item.matches(path) and item.allows(old, new) for item in applicable):
-            passed += 1
+        entries = (item for item in applicable if item.matches(path) and item.allows(old, new))
+        entry = next((item for item in entries if not item.most or used[item] < item.most), None)
+        if entry:
+            used[entry] += 1
         else:
             found.append(_difference(path, old, new))
-    return EquivalenceRecord(comparison, subject, compared, passed, tuple(found[:MAX_DIFFERENCES]), unread)
+    return EquivalenceRecord(comparison, subject, compared, used.total(), tuple(found[:MAX_DIFFERENCES]), unread)
 
 
 def _difference(path: str, before: str | None, after: str | None) -> Difference:
@@ -180,18 +187,24 @@ class AllowedDifference:
     :param path: pattern of the paths of the values.
     :param reason: why the difference affects neither the guest nor the operator.
     :param comparisons, mechanisms: to which the entry is restricted; empty for all.
+    :param accelerator: of the guests to which the entry is restricted; empty for all.
     :param bits: of a hexadecimal value, which alone may differ; the whole value when 0.
+    :param most: number of values that may differ; any number when 0.
     """
 
     path: str
     reason: str
     comparisons: tuple[StatePair, ...] = ()
     mechanisms: tuple[Mechanism, ...] = ()
+    accelerator: str = ""
     bits: int = 0
+    most: int = 0
 
-    def applies_to(self, comparison: StatePair, mechanism: Mechanism) -> bool:
-        return (not self.comparisons or comparison in self.comparisons) and (
-            not self.mechanisms or mechanism in self.mechanisms
+    def applies_to(self, comparison: StatePair, mechanism: Mechanism, accelerator: str = "") -> bool:
+        return (
+            (not self.comparisons or comparison in self.comparisons)
+            and (not self.mechanisms or mechanism in self.mechanisms)
+            and self.accelerator in ("", accelerator)
         )
 
     def matches(self, path: str) -> bool:

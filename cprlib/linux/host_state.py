@@ -40,7 +40,8 @@ ADVICE = frozenset(("dd", "dc", "lo", "mg", "hg", "nh", "wf", "um", "uw"))  # Vm
 TIMES_AND_COUNTERS = re.compile(r"STATS|CACHEINFO|_TIMER$|_AGE$")  # of attributes; errors are read apart
 LINK_ERRORS = re.compile(r"errors$")
 STACK_ERRORS = re.compile(r"CsumErrors$|InHdrErrors$|InTruncatedPkts$|InErrs$")  # a packet that arrived damaged
-CHUNK = 1 << 20  # bytes of memory with one checksum
+CHUNK = 1 << 20  # bytes of memory that are read at once
+PAGE = 4096  # bytes with one checksum
 HEADER_MEMBERS = ("family", "ifi_type", "flags", "handle", "parent", "state", "prefixlen", "scope")
 
 
@@ -70,7 +71,7 @@ def read_process_state(pid: int, *names: str) -> Values:
 
 
 def read_memory(pid: int) -> Values:
-    """Checksums of the memory that a process shares by memfds, as guest RAM, of each MiB that is not empty.
+    """Checksums of the memory that a process shares by memfds, as guest RAM, of each page that is not empty.
 
     By the memfd's name and inode, which are the same in another process that has it open.
 
@@ -82,8 +83,12 @@ def read_memory(pid: int) -> Values:
         with open(f"/proc/{pid}/fd/{row.number}", "rb", buffering=0) as file:
             for start in _chunks(file.fileno()):
                 data = os.pread(file.fileno(), CHUNK, start)
-                if data.strip(b"\0"):
-                    values[f"{name} {row.inode}/MiB {start // CHUNK}"] = f"{zlib.crc32(data):08x}"
+                pages = {at: data[at : at + PAGE] for at in range(0, len(data), PAGE)}
+                values |= {
+                    f"{name} {row.inode}/page {start + at:#x}": f"{zlib.crc32(page):08x}"
+                    for at, page in pages.items()
+                    if page.strip(b"\0")
+                }
     return values
 
 

@@ -93,21 +93,21 @@ def outline(text: str) -> Values:
     """An indented text of HMP: a line is a value below the lines that it is indented under.
 
     ``mac = "52:54:..."`` below ``dev: virtio-net-pci, id "nic0"`` becomes ``dev: virtio-net-pci, id "nic0"/mac``.
-    The order of equally indented lines does not matter.
+    The order of equally indented lines does not matter: ``info mtree`` has address spaces in that of a hash table.
     """
     lines = [(len(line) - len(line.lstrip()), _body(line)) for line in text.splitlines() if line.strip()]
     parents: list[tuple[int, str]] = []
-    paths, values = [], []
+    found: list[tuple[str, str]] = []
     for (indent, body), (below, _) in zip(lines, [*lines[1:], (0, "")], strict=True):
         while parents and parents[-1][0] >= indent:
             parents.pop()
         separators = (" = ",) if below > indent else (" = ", ": ")  # a line with others below it is a name
         separator = next((item for item in separators if item in body), "")
         name, _, value = body.partition(separator) if separator else (body, "", "")
-        paths.append("/".join([*(parent for _, parent in parents[-PARENTS:]), name]))
-        values.append(value)
+        found.append(("/".join([*(parent for _, parent in parents[-PARENTS:]), name]), value))
         parents.append((indent, body))
-    return dict(zip(_unique(paths), values, strict=True))
+    found.sort()
+    return dict(zip(_unique(path for path, _ in found), (value for _, value in found), strict=True))
 
 
 def _body(line: str) -> str:

@@ -132,7 +132,8 @@ def compare_state(
     settling = Deadline(SETTLE_S, "differences to settle")
 
     def settled() -> EquivalenceRecord | None:
-        record = compare(before, states[-1], comparison, guest.mechanism, allowed, subject)
+        accelerator = guest.machine.settings.accelerator
+        record = compare(before, states[-1], comparison, guest.mechanism, allowed, subject, accelerator)
         if settling.expired or not record.differences:
             return record
         states.append(states[-1].updated(read_state(guest, {side_of(item.path) for item in record.differences})))
@@ -159,7 +160,7 @@ def compare_formats(
 
 
 def compare_device_states(
-    earlier: bytes, later: bytes, comparison: StatePair, mechanism: Mechanism, subject: str
+    guest: RunningGuest, earlier: bytes, later: bytes, comparison: StatePair, subject: str
 ) -> EquivalenceRecord:
     """Compare the device state of two updates in a row: what the first one's target was sent, it has to send again.
 
@@ -171,4 +172,5 @@ def compare_device_states(
     def read(stream: bytes) -> Snapshot:
         return take_snapshot({"vmstate": lambda: device_state(stream)})
 
-    return compare(read(earlier), read(later), comparison, mechanism, allowed_differences(), subject)
+    allowed, accelerator = allowed_differences(), guest.machine.settings.accelerator
+    return compare(read(earlier), read(later), comparison, guest.mechanism, allowed, subject, accelerator)

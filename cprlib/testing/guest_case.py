@@ -194,7 +194,7 @@ class GuestCase(CaseChecks):
         """
         for number, (earlier, later) in enumerate(itertools.pairwise(streams), 1):
             pair = StatePair.DEVICE_STATE
-            record = compare_device_states(earlier, later, pair, self.guest.mechanism, f"update {number}")
+            record = compare_device_states(self.guest, earlier, later, pair, f"update {number}")
             self.add_equivalence(record, "device-state-is-sent-again")
 
     def expect_device_state_kept(self, sent: bytes) -> None:
@@ -214,7 +214,7 @@ class GuestCase(CaseChecks):
         self.expect_same_state(frozen, StatePair.PAUSED, "paused-memory-and-registers-kept", subject)
         self.expect_same_device_state([sent, recorded.stream])
         later = save_device_state(guest.machine, guest.mechanism)
-        record = compare_device_states(recorded.stream, later, StatePair.PAUSED, guest.mechanism, subject)
+        record = compare_device_states(guest, recorded.stream, later, StatePair.PAUSED, subject)
         self.add_equivalence(record, "paused-device-state-is-kept")
 
     def add_update(self, update: UpdateResult, netdevs: Sequence[TapNetdev], note: str = "", label: str = "") -> None:

@@ -52,6 +52,19 @@ def test_changed_missing_and_new_values_are_differences() -> None:
     assert "process/threads/leaked was absent, is 1" in check.message
 
 
+def test_an_entry_may_allow_a_number_of_differences_with_one_accelerator() -> None:
+    entry = AllowedDifference("memory/**", "wall clock", accelerator="kvm", most=1)
+    before, one = {"memory/ram/page 0x0": "a", "memory/ram/page 0x1": "b"}, {"memory/ram/page 0x0": "c"}
+
+    def found(after: dict[str, str], accelerator: str) -> int:
+        states = Snapshot(before), Snapshot({**before, **after})
+        record = compare(*states, StatePair.PAUSED, Mechanism.CPR, (entry,), accelerator=accelerator)
+        assert record.allowed + len(record.differences) == len(after)
+        return len(record.differences)
+
+    assert [found(one, "kvm"), found({**one, "memory/ram/page 0x1": "d"}, "kvm"), found(one, "tcg")] == [0, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "allowed"),
     [("c027", "8027", True), ("c027", "8023", False), ("c027", None, False), ("c027", "no number", False)],

@@ -63,8 +63,8 @@ def test_memory_shows_a_byte_that_changed_and_leaves_holes() -> None:
     assert os.fstat(file).st_blocks == blocks
     name = f"guest-memory {os.fstat(file).st_ino}"
     os.close(file)
-    assert {path for path in before if path.startswith(name)} == {f"{name}/MiB 0", f"{name}/MiB 5"}
-    assert found == {f"{name}/MiB 5"}
+    assert {path for path in before if path.startswith(name)} == {f"{name}/page 0x0", f"{name}/page 0x500000"}
+    assert found == {f"{name}/page 0x500000"}
 
 
 def test_process_shows_a_signal_mask_and_a_child() -> None:

@@ -62,6 +62,13 @@ def test_outline_has_the_lines_below_those_that_they_are_indented_under() -> Non
     assert values["bus: main-system-bus/type System"] == ""
 
 
+def test_order_of_an_outline_means_nothing() -> None:
+    one, other = "address-space: cpu-memory-0\n", "address-space: KVM-SMRAM\n"
+    end = "address-space: I/O\n  0000-ffff: io\n"
+    assert outline(one + other + end) == outline(other + one + end)
+    assert outline(one + other + end) != outline(one + one + end)
+
+
 LAPIC = """\
 dumping local APIC state for CPU 0
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -15,8 +16,12 @@ from cprlib.qemu.virtio_state import virtio_values
 from cprlib.qemu.vmstate import device_state, sent_format
 from cprlib.testing.equivalence import compare_device_states
 from cprlib.update.mechanism import Mechanism
+from cprlib.update.running_guest import RunningGuest
 
 pytestmark = pytest.mark.fast
+
+MACHINE = SimpleNamespace(settings=SimpleNamespace(accelerator="tcg"))
+GUEST = cast(RunningGuest, SimpleNamespace(mechanism=Mechanism.CPR, machine=MACHINE))
 
 RAM = b"\x01\0\0\0\x02\x03ram" + b"\0\x06 any bytes \x04" * 9 + b"\x7e\0\0\0\x02"
 RTC: dict[str, Any] = {
@@ -174,12 +179,12 @@ def test_what_is_not_known_is_kept_as_bytes() -> None:
 
 def test_a_register_that_a_target_lost_is_a_difference() -> None:
     earlier, later = stream((RTC, RTC_BODY), (SERIAL, b"\x13")), stream((RTC, b"\7" + RTC_BODY[1:]), (SERIAL, b"\x03"))
-    record = compare_device_states(earlier, later, StatePair.DEVICE_STATE, Mechanism.CPR, "update 1")
+    record = compare_device_states(GUEST, earlier, later, StatePair.DEVICE_STATE, "update 1")
     assert record.differences == (Difference("vmstate/serial#1/lcr", "13", "03"),)
     assert record.allowed == 1  # the seconds of the clock
-    paused = compare_device_states(earlier, later, StatePair.PAUSED, Mechanism.CPR, "update 1")
+    paused = compare_device_states(GUEST, earlier, later, StatePair.PAUSED, "update 1")
     assert paused.differences == record.differences  # the clock runs while the guest does not
-    unread = compare_device_states(earlier, later[:-1], StatePair.DEVICE_STATE, Mechanism.CPR, "update 1")
+    unread = compare_device_states(GUEST, earlier, later[:-1], StatePair.DEVICE_STATE, "update 1")
     assert (unread.compared, list(unread.unread)) == (0, ["vmstate"])
 
 

@@ -88,7 +88,7 @@ class Session:
             parameters=parameters,
             engine=self.engine,
             parallel=1,
-            environment={**lab_environment(self.assets), **(environment or {})},
+            environment={**lab_environment(self.assets, self.engine), **(environment or {})},
             extra=["--job-timeout", str(round(JOB_TIMEOUT_S * timeout_scale()))],
         )
         begun, begun_ns = time.monotonic(), time.time_ns()

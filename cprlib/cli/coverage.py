@@ -147,7 +147,7 @@ def _run_suite(
             parameters={**asset_parameters(assets, engine, POLICY), **parameters},
             engine=engine,
             parallel=parallel,
-            environment=lab_environment(assets),
+            environment=lab_environment(assets, engine),
         )
     )
     report = build_report(results, load_policy(POLICY), environment=environment, command=command_line())

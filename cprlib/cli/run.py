@@ -167,7 +167,7 @@ def run(
         engine=engine,
         parallel=parallel,
         extra=[f"--filter-by-tags={name}" for name in tag],
-        environment=lab_environment(assets),
+        environment=lab_environment(assets, engine),
         matrix=plan.write(results, given, qemus, base) if plan else None,
     )
     return _run_and_judge(suite, judged_by, environment, command, before, repeat=repeat and not plan)

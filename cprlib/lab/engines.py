@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cprlib.build import store
+from cprlib.deadline import SCALE_VARIABLE
 from cprlib.errors import LabFailure, UsageError
 from cprlib.lab.engine import ENGINES
 from cprlib.lab.session import compile_init, init_source
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 # With nested KVM a guest carries fewer packets/s, and its updates take longer.
 KVM_LAB_PARAMETERS = {"rate": "200", "control_run": "8"}
+KVM_LAB_SCALE = "3"  # of deadlines, and of the delays that a check allows
 
 
 def build_init() -> Path:
@@ -88,9 +91,12 @@ def engine_of_files(files: Mapping[str, Any]) -> UmlEngine | KvmEngine:
     return KvmEngine(files["qemu"], Path(files["image"]), [Path(disk) for disk in files["disks"]])
 
 
-def lab_environment(assets: Assets) -> dict[str, str]:
-    """Variables for Avocado, whose labs have the lab kernel of these assets."""
-    return {store.KERNEL_VARIABLE: str(assets.lab_kernel)} if assets.lab_kernel else {}
+def lab_environment(assets: Assets, engine: str | None) -> dict[str, str]:
+    """Variables for Avocado, whose labs have the lab kernel of these assets, and the time that the engine takes."""
+    chosen = {store.KERNEL_VARIABLE: str(assets.lab_kernel)} if assets.lab_kernel else {}
+    if engine == "kvm":
+        chosen[SCALE_VARIABLE] = os.environ.get(SCALE_VARIABLE, KVM_LAB_SCALE)
+    return chosen
 
 
 def absolute_policy(policy: str) -> str:

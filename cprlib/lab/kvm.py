@@ -35,7 +35,7 @@ PORTS = ("stdout", "stderr", "control", "results")  # in the order of images/lab
 CONNECT_SECONDS = 20.0
 MODULES = (
     *("virtio_blk", "overlay", "tun", "tap", "vhost_net", "kvm_amd", "kvm_intel", "bridge", "8021q", "veth"),
-    *("macvtap", "dummy", "sch_netem", "ifb", "af_packet"),
+    *("macvtap", "dummy", "sch_netem", "sch_prio", "sch_ingress", "cls_u32", "act_gact", "ifb", "af_packet"),
 )
 BUILT_IN = ("af_packet",)  # in some kernels
 FORMAT = 1

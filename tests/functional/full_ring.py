@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 from big_packets import came_back, connected_to_reflector, stamp_datagrams
-from cprlib.deadline import Deadline
+from cprlib.deadline import Deadline, timeout_scale
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import read_table
@@ -44,6 +44,7 @@ SETTLED_S = 0.5  # without an announcement: the longest time between two of QEMU
 WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
 # for fill_ring(): how long the guest leaves its rings full, in ms; a part of it, in s, in which they fill up
 FILLED_MS, FILL_S = 9000, 6.0
+LONGEST_MS = 60000  # that the guest's agent accepts
 SENDERS, PACKET, BURST = 24, 64, 20  # sockets, some of which have a flow of each queue; bytes; packets of each
 
 
@@ -61,7 +62,7 @@ def full_ring(
     flows = flows_between(count=1, first_port=case.ports.take())
     updates = len(case.guest.updates)
     warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
-    agent.defer_receiving(wait_ms)
+    _defer_receiving(case, wait_ms)
     # the driver waits from its next poll, which takes all that has come: one packet
     warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST), round_trips=1)
     qmp = case.guest.machine.qmp
@@ -88,7 +89,7 @@ def fill_ring(case: MeasuredCase, pair: int) -> None:
     :param pair: number of the queue pair.
     """
     qmp = case.guest.machine.qmp
-    case.guest.agent.defer_receiving(FILLED_MS)
+    _defer_receiving(case, FILLED_MS)
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(connected_to_reflector(case)) for _ in range(SENDERS)]
 
@@ -126,7 +127,7 @@ def large_packet_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChan
     with connected_to_reflector(case) as opened:
         opened.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, DATAGRAM)
         opened.settimeout(Deadline(UPDATE_MS / 1000 + ARRIVE_S, "the answers").remaining)
-        agent.defer_receiving(UPDATE_MS)
+        _defer_receiving(case, UPDATE_MS)
         warm_up(station, [flow], Deadline(10, "the guest to answer", Awaited.GUEST), round_trips=1)
         settings = StreamSettings(rate=RATE, count=receive_buffers(machine.qmp) - FREE_BUFFERS)
         with TrafficSession(station, [flow], settings, keep_frames=0) as session:
@@ -146,6 +147,11 @@ def large_packet_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChan
     good = sum(map(came_back, sent, came))
     meaning = "datagrams of this packet that came back unchanged"
     case.expect_equal(f"large-packet-arrives-{when}", good, DATAGRAMS, meaning)
+
+
+def _defer_receiving(case: MeasuredCase, wait_ms: int) -> None:
+    """Let the guest leave its rings full for so long, and for longer where deadlines are longer."""
+    case.guest.agent.defer_receiving(min(round(wait_ms * timeout_scale()), LONGEST_MS))
 
 
 def _judge(case: MeasuredCase, when: str, room: int, result: TrafficResult, full_ns: int, until_ns: int) -> None:

@@ -51,7 +51,7 @@ def test_chosen_lab_kernel_is_used_but_not_recorded(builds: Path, monkeypatch: p
     (builds / "linux").touch()
     chosen = assets.build_assets(console_progress(), lab=True)
     assert chosen.lab_kernel == builds / "linux"
-    assert lab_environment(chosen) == {KERNEL_VARIABLE: str(builds / "linux")}
+    assert lab_environment(chosen, "uml") == {KERNEL_VARIABLE: str(builds / "linux")}
     assert assets.build_assets(console_progress(), lab=False).lab_kernel is None
     monkeypatch.delenv(KERNEL_VARIABLE)
     assert json.loads(assets.manifest_file().read_text(encoding="utf-8"))["lab_kernel"] is None

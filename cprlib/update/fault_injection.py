@@ -320,8 +320,8 @@ class FaultInjection(UpdateHook):
                 self.refused = refusal.happened if isinstance(refusal, QmpRefused) else ""
             case Action.EXHAUST_DESCRIPTORS if victim is target:
                 exhaust_descriptors(target.pid, left=1)  # it must accept the channel, or it would retry for ever
-            case Action.EXHAUST_DESCRIPTORS:  # the only free number is then that of the closed CPR channel
-                exhaust_descriptors(source.pid, earlier=update.source_before.table)
+            case Action.EXHAUST_DESCRIPTORS:  # one for the main channel: the CPR channel is still open then
+                exhaust_descriptors(source.pid, left=1, earlier=update.source_before.table)
             case _ if self._proxy is not None:
                 _change_stream(self._proxy, fault.action)
 

@@ -261,8 +261,8 @@ MISSING_RESOURCES = (
     Fault("target-without-space", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_SPACE, Survivor.TARGET),
     Fault("target-without-net-admin", Phase.TARGET_STARTED, Actor.TARGET, Action.NO_NET_ADMIN, Survivor.TARGET),
 )
-"""A resource is missing that the update does not need: the source reuses the CPR channel's descriptor number, and the
-target creates no tap."""
+"""A resource is missing that the update does not need: the source opens one descriptor more, that of the main channel
+(qmp_migrate_finish_cb(), migration/migration.c), and the target creates no tap."""
 
 LATE_COMMANDS = (
     Fault("second-migrate-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.MIGRATE_AGAIN, Survivor.TARGET),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import signal
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -105,6 +106,7 @@ def plugins() -> tuple[EntryPoint, ...]:
 
 def main() -> int:
     """Run Avocado; returns its exit status."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores what ends Avocado
     with stubs_imported(stub_modules(plugins)):
         from avocado.core.main import main as avocado  # noqa: PLC0415 - after the stubs
 

@@ -43,6 +43,15 @@ def test_start_imports_nothing_slow() -> None:
         assert option in output
 
 
+def test_a_background_job_can_be_interrupted() -> None:
+    """A shell starts it with SIGINT ignored, which Python leaves as it is."""
+    program = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)" + PROGRAM + "print(signal.getsignal(2))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "run", "--help"], capture_output=True, text=True, check=True, cwd=project_folder()
+    )
+    assert "default_int_handler" in done.stdout.splitlines()[-1]
+
+
 def test_list_is_that_of_avocado(tmp_path: Path) -> None:
     (tmp_path / "test_a.py").write_text(
         "from avocado import Test\nclass A(Test):\n    def test_x(self):\n        pass\n"

@@ -47,7 +47,11 @@ def test_a_background_job_can_be_interrupted() -> None:
     """A shell starts it with SIGINT ignored, which Python leaves as it is."""
     program = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)" + PROGRAM + "print(signal.getsignal(2))"
     done = subprocess.run(
-        [sys.executable, "-c", program, "run", "--help"], capture_output=True, text=True, check=True, cwd=project_folder()
+        [sys.executable, "-c", program, "run", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=project_folder(),
     )
     assert "default_int_handler" in done.stdout.splitlines()[-1]
 

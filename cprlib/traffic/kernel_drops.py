@@ -20,7 +20,10 @@ from cprlib.traffic.figures import Direction, HopName
 
 EVENT = "skb/kfree_skb"
 IGNORED_REASONS = ("SOCKET_FILTER",)  # answers that session.reserved_ports() discards
-_FIELDS = re.compile(r"protocol=(?P<protocol>\d+) location=(?P<location>\S+)(?: reason: (?P<reason>\S+))?")
+# %pS names the module of a function that is in one: tun_net_xmit+0x2c1/0x540 [tun]
+_FIELDS = re.compile(
+    r"protocol=(?P<protocol>\d+) location=(?P<location>\S+)(?: \[[\w-]+\])?(?: reason: (?P<reason>\S+))?"
+)
 _REASON = re.compile(r'\{ (\d+|0x[0-9a-f]+), "(\w+)" \}')
 
 LONGEST_WAY_NS = 50_000_000  # from sending (or reflecting) a packet to its drop in the host's kernel

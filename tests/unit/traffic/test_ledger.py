@@ -256,7 +256,7 @@ TRACE = """\
 # tracer: nop
 #
           python-60      [000] b....    12.345678: kfree_skb: skbaddr=00000000abcd rx_sk=0 protocol=2048 \
-location=tun_net_xmit+0x1b3/0x2f0 reason: FULL_RING
+location=tun_net_xmit+0x1b3/0x2f0 [tun] reason: FULL_RING
  qemu system-x8-7       [001] d.s2.    12.345700: kfree_skb: skbaddr=00000000abcd rx_sk=0 protocol=34525 \
 location=__udp6_lib_rcv+0x12/0x20 reason: NO_SOCKET
           python-60      [000] b....    12.345701: consume_skb: skbaddr=00000000abcd

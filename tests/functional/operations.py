@@ -93,13 +93,12 @@ def run_operations(
     unknown = ""
     for operation in operations:
         if unknown:
-            results.append(OperationResult(operation, when, unknown=unknown))
-            continue
-        result, answers = _run(guest, when, operation)
+            result = OperationResult(operation, when, unknown=unknown)
+        else:
+            result, answers = _run(guest, when, operation)
+            unknown = "" if answers else f"the guest's traffic failed after {operation.name}"
         results.append(result)
         look_at(result)
-        if not answers:
-            unknown = f"the guest's traffic failed after {operation.name}"
     return results, not unknown
 
 

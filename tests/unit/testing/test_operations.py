@@ -67,8 +67,8 @@ def case(tmp_path: Path) -> CaseChecks:
     return CaseChecks(tmp_path, CaseEvidence("x", Mechanism.CPR, Role.CHECKS, updates=1))
 
 
-def checked(case: CaseChecks, *operations: Operation) -> CheckedOperations:
-    guest = Guest([], [], [], [])
+def checked(case: CaseChecks, *operations: Operation, guest: Guest | None = None) -> CheckedOperations:
+    guest = guest or Guest([], [], [], [])
     guest.machine.pid, guest.machine.settings = os.getpid(), None
     return CheckedOperations(cast(MeasuredCase, case), cast(OperatedGuest, guest), operations)
 
@@ -95,6 +95,15 @@ def test_a_case_ends_at_the_operation_at_which_its_run_stops(tmp_path: Path) -> 
     with pytest.raises(CaseEnded, match="failed check b-after-update"):
         runs.run("after-update", operations)
     assert [item.operation.name for item in runs._results] == ["answers", "a", "b"]
+
+
+def test_operations_after_one_that_leaves_the_guest_silent_have_a_result(case: CaseChecks) -> None:
+    operations = (operation("a"), operation("b"))
+    runs = checked(case, *operations, guest=Guest([], SILENT))
+    assert not runs.run("after-update", operations)
+    unknown = {item.operation.name: item.unknown for item in runs._results}
+    silent = "the guest's traffic failed after a"
+    assert unknown == {"answers": "", "a": "", "b": silent, "descriptors": silent}
 
 
 def test_an_operation_that_no_longer_applies_is_run(case: CaseChecks) -> None:

@@ -200,7 +200,7 @@ class AllowedDifference:
     bits: int = 0
     most: int = 0
 
-    def applies_to(self, comparison: StatePair, mechanism: Mechanism, accelerator: str = "") -> bool:
+    def applies_to(self, comparison: StatePair, mechanism: Mechanism, accelerator: str) -> bool:
         return (
             (not self.comparisons or comparison in self.comparisons)
             and (not self.mechanisms or mechanism in self.mechanisms)

@@ -92,7 +92,7 @@ def engine_of_files(files: Mapping[str, Any]) -> UmlEngine | KvmEngine:
 
 
 def lab_environment(assets: Assets, engine: str | None) -> dict[str, str]:
-    """Variables for Avocado, whose labs have the lab kernel of these assets, and the time that the engine takes."""
+    """Variables for Avocado: the lab kernel of these assets, and by how much deadlines are longer in this engine."""
     chosen = {store.KERNEL_VARIABLE: str(assets.lab_kernel)} if assets.lab_kernel else {}
     if engine == "kvm":
         chosen[SCALE_VARIABLE] = os.environ.get(SCALE_VARIABLE, KVM_LAB_SCALE)

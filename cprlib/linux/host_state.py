@@ -81,15 +81,18 @@ def read_memory(pid: int) -> Values:
     for row in {row.inode: row for row in read_table(pid).of_kind("memfd")}.values():
         name = row.link.removeprefix("/memfd:").removesuffix(" (deleted)")
         with open(f"/proc/{pid}/fd/{row.number}", "rb", buffering=0) as file:
-            for start in _chunks(file.fileno()):
-                data = os.pread(file.fileno(), CHUNK, start)
-                pages = {at: data[at : at + PAGE] for at in range(0, len(data), PAGE)}
-                values |= {
-                    f"{name} {row.inode}/page {start + at:#x}": f"{zlib.crc32(page):08x}"
-                    for at, page in pages.items()
-                    if page.strip(b"\0")
-                }
+            for start, page in _pages(file.fileno()):
+                if page.strip(b"\0"):
+                    values[f"{name} {row.inode}/page {start:#x}"] = f"{zlib.crc32(page):08x}"
     return values
+
+
+def _pages(number: int) -> Iterator[tuple[int, bytes]]:
+    """The pages of a file that has data there, each with its offset."""
+    for start in _chunks(number):
+        data = os.pread(number, CHUNK, start)
+        for at in range(0, len(data), PAGE):
+            yield start + at, data[at : at + PAGE]
 
 
 def _chunks(number: int) -> Iterator[int]:

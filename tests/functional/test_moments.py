@@ -85,10 +85,7 @@ class Moments(LiveUpdateTest):
         :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,patch:postload,patch:7,patch:no-loss,patch:9
         :avocado: tags=mechanism:cpr,vhost:on,queues:2
         """
-        run = self.parameters
-        with self._given_guest(queues=run.queues or QUEUES, vhost=run.vhost is not False) as case:
-            updater = update_at(case, NIC_MOMENTS)
-            expect_no_driver(case, updater, "driver-unbound")
+        self._update_at(NIC_MOMENTS, "driver-unbound")
 
     def test_update_works_in_any_state_of_the_guest(self) -> None:
         """An update works, and the NIC after it, whether the guest runs, waits, sleeps, boots or is powered off.
@@ -100,12 +97,7 @@ class Moments(LiveUpdateTest):
         :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,patch:postload,patch:7,patch:no-loss,patch:9
         :avocado: tags=mechanism:cpr,vhost:on,queues:2
         """
-        run = self.parameters
-        with self._given_guest(queues=run.queues or QUEUES, vhost=run.vhost is not False) as case:
-            updater = update_at(case, GUEST_MOMENTS)
-            expect_no_driver(case, updater, "rebooting-1")
-            seen = [driver_words(had) for label, had in updater.had_driver.items() if label.startswith("rebooting")]
-            case.note("driver in the updates of one boot", ", ".join(seen))
+        self._update_at(GUEST_MOMENTS, "rebooting-1")
 
     def test_moments_without_vhost(self) -> None:
         """Without vhost, updates succeed while the guest is suspended to RAM, or its driver has broken a ring.
@@ -117,6 +109,15 @@ class Moments(LiveUpdateTest):
         """
         with self._given_guest(queues=1, vhost=False, arguments=(*NO_NETDEV, *NO_HPET)) as case:
             update_at(case, (RING_BROKEN, ALARM_SET, SUSPENDED, SUSPENDED_AND_STOPPED))
+
+    def _update_at(self, moments: Sequence[Operation], without_driver: str) -> None:
+        """Update a guest, with queue pairs and vhost as the parameters say, at each of the moments.
+
+        :param without_driver: label of the update in which the NIC must have no driver.
+        """
+        run = self.parameters
+        with self._given_guest(queues=run.queues or QUEUES, vhost=run.vhost is not False) as case:
+            expect_no_driver(case, update_at(case, moments), without_driver)
 
     def _given_guest(
         self, *, queues: int, vhost: bool, arguments: Sequence[str] = ()
@@ -149,15 +150,14 @@ def update_at(case: MeasuredCase, moments: Sequence[Operation]) -> MomentUpdater
 
 
 def expect_no_driver(case: MeasuredCase, updater: MomentUpdater, label: str) -> None:
-    """Check that the NIC had no driver in an update that is to come when it has none.
+    """Check that the NIC had no driver in one update; note what it had in each update of a boot.
 
-    :param label: of the update.
+    :param label: of the update that has to come when the NIC has no driver.
     """
-    state = driver_words(updater.had_driver.get(label))
+    states = {None: "unknown", True: "driver", False: "no driver"}
+    state = states[updater.had_driver.get(label)]
     name, expected = f"{label}-without-driver", "the NIC has no driver when the guest stops"
     reason = f"{state}: the update did not come at this moment"
     case.require(name, state == "no driver", expected, state, reason)
-
-
-def driver_words(had_driver: bool | None) -> str:
-    return {None: "unknown", True: "driver", False: "no driver"}[had_driver]
+    if seen := [states[had] for update, had in updater.had_driver.items() if update.startswith("rebooting")]:
+        case.note("driver in the updates of one boot", ", ".join(seen))

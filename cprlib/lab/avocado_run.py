@@ -211,12 +211,12 @@ def run_and_collect(suite: SuiteRun) -> int:
     :returns: as :func:`collect_cases`.
     """
     try:
-        run_shown(suite, job_display(suite.at_once))
+        run_shown(suite, job_display(suite.at_once, suite.engine))
     except KeyboardInterrupt:
         with contextlib.suppress(EnvironmentFailure):
             collect_cases(suite.results, suite.job_folder)
         raise
-    remember_durations((suite.results / suite.job_folder).glob("job-*"))
+    remember_durations((suite.results / suite.job_folder).glob("job-*"), suite.engine)
     return collect_cases(suite.results, suite.job_folder)
 
 

@@ -233,8 +233,11 @@ class LiveTable(JobDisplay):
                 self._console.print(Text(line, style=style), soft_wrap=True)
 
 
-def job_display(at_once: int) -> JobDisplay:
-    """A live table when standard error is a terminal that can show one, else lines; see :class:`JobDisplay`."""
+def job_display(at_once: int, engine: str | None) -> JobDisplay:
+    """A live table when standard error is a terminal that can show one, else lines; see :class:`JobDisplay`.
+
+    :param engine: the lab's; None natively.
+    """
     live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    expected = {case_id(test): seconds for test, seconds in known_durations().items()}
+    expected = {case_id(test): seconds for test, seconds in known_durations(engine).items()}
     return (LiveTable if live else JobDisplay)(expected, at_once, sys.stderr)

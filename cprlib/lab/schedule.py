@@ -1,6 +1,7 @@
 """Which tests run in labs at once, and in which order.
 
-How long each test took is remembered from run to run: the longest begins first, and all end together.
+How long each test took is remembered from run to run, for each kind of lab: the longest begins first, and all end
+together.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from cprlib.lab.engine import DEFAULT_MEMORY_MIB
 from cprlib.linux.cgroup import usable_cores, usable_memory_mib
 
 TEST_MIB = 1024  # that a lab takes with source and target QEMU, the suite and what it writes
-FILE = "durations.json"
 RESULTS = "results.json"  # of a job of Avocado
 TEST = re.compile(r"test_\w+\.py:\w+\.test_\w+")  # the end of a reference
 
@@ -29,36 +29,49 @@ def test_name(text: str) -> str:
     return found[0] if found else ""
 
 
-def known_durations() -> Mapping[str, float]:
-    """Seconds that each test took the last time, by :func:`test_name`."""
+def durations_file(engine: str | None) -> Path:
+    """Where the durations are remembered.
+
+    :param engine: the lab's; None natively.
+    """
+    return cache_folder() / f"durations-{engine or 'native'}.json"
+
+
+def known_durations(engine: str | None) -> Mapping[str, float]:
+    """Seconds that each test took the last time, by :func:`test_name`.
+
+    :param engine: the lab's; None natively.
+    """
     try:
-        value = json.loads((cache_folder() / FILE).read_bytes())
+        value = json.loads(durations_file(engine).read_bytes())
         return {str(name): float(seconds) for name, seconds in value.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def longest_first(tests: Iterable[Any]) -> list[Any]:
+def longest_first(tests: Iterable[Any], engine: str | None) -> list[Any]:
     """Tests in the order in which they should begin; those that are not known come first.
 
     :param tests: Avocado's, each with its reference as ``uri``.
+    :param engine: the lab's; None natively.
     """
-    known = known_durations()
+    known = known_durations(engine)
     return sorted(tests, key=lambda test: -known.get(test_name(str(test.uri)), float("inf")))
 
 
-def remember_durations(jobs: Iterable[Path]) -> None:
+def remember_durations(jobs: Iterable[Path], engine: str | None) -> None:
     """Remember how long the tests of a run took.
 
     :param jobs: folders of Avocado's jobs.
+    :param engine: the lab's; None natively.
     """
-    seconds = dict(known_durations())
+    seconds = dict(known_durations(engine))
     for job in jobs:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             tests = json.loads((job / RESULTS).read_bytes())["tests"]
             seconds |= {test_name(test["name"]): round(test["time_elapsed"], 1) for test in tests}
     with contextlib.suppress(CprlibError, OSError):  # a cache that cannot be written
-        write_json(cache_folder() / FILE, seconds)
+        write_json(durations_file(engine), seconds)
 
 
 def parallel_tests(engine: str | None, root: Path = Path("/")) -> int:

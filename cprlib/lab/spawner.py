@@ -95,10 +95,11 @@ class LabSpawner(ProcessSpawner):  # type: ignore[misc]
     def is_operational(self) -> bool:
         """Whether labs can be started here; prints the reason when not."""
         try:
-            engine = make_engine(self.config.get(f"{SECTION}.engine"))  # builds missing files before the first test
+            name = self.config.get(f"{SECTION}.engine")
+            engine = make_engine(name)  # builds missing files before the first test
             _compile_modules()
             for suite in self._suites:
-                suite.tests = longest_first(suite.tests)
+                suite.tests = longest_first(suite.tests, name)
             self._files = engine_files(engine)
             # Once, before labs take memory: else each one would be smaller than the one before.
             self._memory_mib = min(self.config.get(f"{SECTION}.memory"), lab_memory_mib())

@@ -133,7 +133,7 @@ def test_table_on_a_terminal_is_removed_and_lines_stay(tmp_path: Path, monkeypat
     with os.fdopen(main, "rb", buffering=0) as screen, os.fdopen(terminal, "w") as stream:
         monkeypatch.setattr("sys.stderr", stream)
         monkeypatch.setenv("CPRLIB_CACHE", str(tmp_path))
-        display = job_display(2)
+        display = job_display(2, None)
         assert isinstance(display, LiveTable)
         with display:
             display.handle(ChosenTests(TESTS))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cprlib.cli.options import PATH, command_line, policy_option, publish_results, refuse_options
+from cprlib.cli import completion
+from cprlib.cli.options import PATH, command_line, publish_results, refuse_options
 from cprlib.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,11 @@ DEFAULT_OUT = Path("results")
 
 @click.command()
 @click.argument("results", nargs=-1, type=PATH)
-@policy_option
+@click.option(
+    "--policy",
+    shell_complete=completion.policies,
+    help="A policy of fixtures/policies, or a TOML file.  [default: the policy of the run, as run.json has it]",
+)
 @click.option("--format", "format_", type=click.Choice(["table", "md"]), default="table", show_default=True)
 @click.option(
     "--index",
@@ -37,7 +42,7 @@ DEFAULT_OUT = Path("results")
 def report(
     context: click.Context,
     results: tuple[Path, ...],
-    policy: str,
+    policy: str | None,
     format_: str,
     index: Path | None,
     merge: bool,
@@ -51,22 +56,33 @@ def report(
     from cprlib.report.history import write_index
     from cprlib.report.results_folder import LATEST
     from cprlib.report.summary import markdown_summary, result_table
-    from cprlib.verdict.policy_file import load_policy
 
     if index is not None:
         refuse_options(context, "write the page of all runs", "it is only that page", kept=("index",))
         click.echo(f"history: {write_index(index.resolve())}")
         return 0
-    judged_by = load_policy(policy)
     if merge:
-        made = _merged(results, judged_by, out or DEFAULT_OUT)
+        made = _merged(results, _policy(policy, results), out or DEFAULT_OUT)
     elif out or len(results) > 1:
         given = "--out is given" if out else f"{len(results)} folders are given"
         raise UsageError("report on a run", given, "give one folder, or --merge to join several")
     else:
-        made = build_report((results[0] if results else DEFAULT_OUT / LATEST).resolve(), judged_by)
+        folder = (results[0] if results else DEFAULT_OUT / LATEST).resolve()
+        made = build_report(folder, _policy(policy, [folder]))
     click.echo(markdown_summary(made) if format_ == "md" else result_table(made))
     return int(made.exit_status)
+
+
+def _policy(name: str | None, runs: Sequence[Path]) -> Policy:
+    """The policy with a name; without one that of the runs, and ``default`` when they have none."""
+    from cprlib.report.run_json import read_policy
+    from cprlib.verdict.policy_file import load_policy
+
+    known = [policy for run in runs if not name and (policy := read_policy(run))]
+    if any(policy != known[0] for policy in known):
+        names = ", ".join(policy.name for policy in known)
+        raise UsageError("merge shards", f"they were judged by different policies: {names}", "give --policy")
+    return known[0] if known else load_policy(name or "default")
 
 
 def _merged(shards: Sequence[Path], policy: Policy, out: Path) -> RunReport:

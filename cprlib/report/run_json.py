@@ -214,3 +214,11 @@ def read_machine(results: Path) -> tuple[Environment, str] | None:
         return decode(Environment, value["environment"]), decode(str, value.get("command", ""))
     except (OSError, KeyError, BadValue):
         return None
+
+
+def read_policy(results: Path) -> Policy | None:
+    """The policy by which a run was judged, from its run.json; None when it cannot be read."""
+    try:
+        return decode(Policy, load_json(dict[str, Any], (results / RUN_FILE).read_bytes())["policy"])
+    except (OSError, KeyError, BadValue):
+        return None

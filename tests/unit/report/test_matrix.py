@@ -55,6 +55,22 @@ def test_missing_shard_is_inconclusive_now_and_later(shards: list[Path], capsys:
     assert main(["report", str(folder)]) == ExitStatus.INCONCLUSIVE
 
 
+def test_policy_of_the_run_judges_it_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = put_shard(tmp_path / "1", 1, 1, POINTS)
+    for arguments in (["--policy", "slow-machine"], [], ["--merge", "--out", str(tmp_path / "merged")]):
+        main(["report", str(folder), *arguments])
+        assert "policy slow-machine)" in capsys.readouterr().out
+
+
+def test_shards_of_different_policies_need_one(shards: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, policy in zip(shards, ("strict", "default"), strict=False):
+        main(["report", str(folder), "--policy", policy])
+    capsys.readouterr()
+    status, _, printed = merged(shards, capsys)
+    assert status == ExitStatus.USAGE
+    assert "different policies: strict, default" in printed
+
+
 def test_loss_in_one_shard_fails_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = replace(point_case("q1-vhost"), loss=PerDirection(3, 0))
     shards = [put_shard(tmp_path / str(number), number, 2, POINTS, change=bad) for number in (1, 2)]

@@ -102,7 +102,8 @@ class FailedUpdate(LiveUpdateTest):
         features than the guest uses (USO and others), an option ROM of another size, or not the source's machine type,
         which is a distribution's own.
 
-        :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,patch:tap-cpr,patch:6
+        :avocado: tags=mechanism:cpr,vhost:on,queues:4
         """
         rom = with_rom(option_value(make_rom(Path(self.outputdir))))
         self._fail(UNFIT_TARGETS, replace(FOUR_VHOST_QUEUES, arguments=rom))

@@ -136,7 +136,7 @@ class FailingSystemCalls(LiveUpdateTest):
         buffer, its name or its vhost device. Patches 1, 3, 5, 6 and 11.
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,patch:tap-cleanup,patch:5
-        :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=patch:tap-cpr,patch:6,patch:unnoticed-failure,patch:11,mechanism:cpr,vhost:on,queues:4
         """
         netdev = TapNetdev(queues=QUEUES, vhost=True, poll_us=1)
         with (

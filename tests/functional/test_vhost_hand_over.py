@@ -58,7 +58,7 @@ class VhostHandOver(LiveUpdateTest):
         whose migration is cancelled when its VM has been stopped runs again: patch 1 (migration: stop vm earlier for
         cpr) has one way back for all modes. What devices send is what they send in the release without the series.
 
-        :avocado: tags=patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
         with (
             self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case,

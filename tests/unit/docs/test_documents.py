@@ -162,6 +162,24 @@ def test_cases_by_patch_are_all_cases_of_the_suite() -> None:
     assert {name for name in named - cases if not name.startswith("update-q4-")} == set()
 
 
+def test_cases_of_a_patch_have_its_tag() -> None:
+    """``cprlib run -t patch:7`` runs the cases that docs/tests.md lists for patch 7."""
+    tags: dict[str, set[int]] = {}
+    for path in (TOP / "tests" / "functional").glob("test_*.py"):
+        for method in path.read_text(encoding="utf-8").split("\n    def test_")[1:]:
+            name = method.partition("(")[0].replace("_", "-")
+            tags[name] = {int(number) for number in re.findall(r"patch:(\d+)", method)}
+    wrong, of_row = [], ""
+    for row in (TOP / "docs" / "tests.md").read_text(encoding="utf-8").splitlines():
+        if not (found := re.fullmatch(r"\| ([\d, to]*)(?:`patch:\S+`)? ?\| .* \| (.*) \|", row)):
+            continue
+        of_row = found[1] or of_row
+        spans = [span.split(" to ") for span in of_row.strip(", ").split(", ")]
+        patches = {number for span in spans for number in range(int(span[0]), int(span[-1]) + 1)}
+        wrong += [(of_row, name) for name in re.findall(r"`([a-z0-9-]+)`", found[2]) if not tags[name] & patches]
+    assert not wrong
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_text_of_a_document_wraps_at_100_columns(path: Path) -> None:
     text = [line for line in markdown_lines(path) if line.block is None and not line.text.startswith(NOT_WRAPPED)]

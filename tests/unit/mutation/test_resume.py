@@ -122,19 +122,22 @@ def test_code_digest_follows_code_and_nothing_else(tmp_path: Path) -> None:
         "cprlib/campaign/mutation/b.py",
         "cprlib/__pycache__/a.cpython-311.pyc",
         "fixtures/p.toml",
+        "fixtures/format.json",
+        "fixtures/generated-killers.json",
         "docs/x",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")
     before = code_digest(tmp_path)
-    for name in ("cprlib/campaign/mutation/b.py", "cprlib/__pycache__/a.cpython-311.pyc", "docs/x"):
+    no_code = ("cprlib/campaign/mutation/b.py", "cprlib/__pycache__/a.cpython-311.pyc", "docs/x")
+    for name in (*no_code, "fixtures/generated-killers.json"):
         (tmp_path / name).write_text("2")
         assert code_digest(tmp_path) == before
     seen = {before}
-    for name in ("cprlib/a.py", "fixtures/p.toml", "fixtures/new.py"):
+    for name in ("cprlib/a.py", "fixtures/p.toml", "fixtures/format.json", "fixtures/new.py"):
         (tmp_path / name).write_text("2")
         seen.add(code_digest(tmp_path))
-    assert len(seen) == 4
+    assert len(seen) == 5
 
 
 def test_key_does_not_depend_on_the_order_of_parameters(work: MutationJobs, a_test: SuiteTest) -> None:

@@ -93,7 +93,7 @@ class MutationJobs:
         if job is None:
             return None
         judged = judge_folder(job.folder, self.policies)
-        if build.numbers:
+        if any(build.numbers):
             keep_records(job.folder)  # a session has thousands of these jobs
         elif judged.outcome in WITHOUT_ALARM:
             compress(job.folder)

@@ -36,6 +36,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MutationJobs:
 
     def run(suite: SuiteRun, *_: object) -> None:
         put_job(suite.results, "PASS", "", good_case())
+        (suite.results / "cases" / good_case().id / "station.pcap").write_bytes(b"raw")
 
     monkeypatch.setattr(session_module, "run_avocado", run)
     monkeypatch.setattr(session_module, "code_digest", lambda: "code")
@@ -114,6 +115,15 @@ def test_raw_data_are_compressed_and_evidence_is_not(tmp_path: Path) -> None:
     compress(folder)
     assert sorted(path.name for path in case.iterdir()) == ["case.json", "station.pcap.gz"]
     assert gzip.decompress((case / "station.pcap.gz").read_bytes()) == b"raw" * 1000
+
+
+@pytest.mark.parametrize(("number", "kept"), [(0, ["case.json", "station.pcap.gz"]), (17, ["case.json"])])
+def test_raw_data_are_kept_without_a_generated_mutant(
+    work: MutationJobs, a_test: SuiteTest, number: int, kept: list[str]
+) -> None:
+    build = Build(numbers=(number,))
+    work.run(build, BUILT, a_test)
+    assert sorted(path.name for path in work.final(build, a_test).glob("cases/*/*")) == kept
 
 
 def test_code_digest_follows_code_and_nothing_else(tmp_path: Path) -> None:

@@ -245,12 +245,12 @@ class MutationProgress:
     def ran(self, planned: PlannedBuild, test: SuiteTest, judged: JudgedJob) -> None:
         self.done += 1
         self._ran += 1
-        mutant = planned.build.mutant
-        killed = mutant is not None and judged.matches(mutant.message)
-        survived = " (must kill the mutant)" if planned.build.must_kill(test.id) and not killed else ""
+        mutant, must, word = planned.build.mutant, planned.build.must_kill(test.id), str(judged.outcome)
+        if mutant and judged.outcome == JobOutcome.FAILED:
+            word = "killed" if not must or judged.matches(mutant.message) else "failed with another message"
+        survived = " (must kill the mutant)" if must and word != "killed" else ""
         took = f" after {judged.seconds:.1f} s" if judged.seconds is not None else ""
         message = f": {judged.messages[0]}" if judged.messages else ""
-        word = "killed" if mutant and judged.outcome == JobOutcome.FAILED else judged.outcome
         self._line(f"{planned.build.name}, {test.id}: {word}{survived}{took}{message}")
 
     def left(self) -> float | None:

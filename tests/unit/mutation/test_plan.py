@@ -123,10 +123,12 @@ def test_progress_counts_and_estimates() -> None:
     assert progress.left() == pytest.approx(30.0)  # one test in 10 s; three are left
     progress.built(planned, built, 3, 4.0)
     progress.ran(planned, SuiteTest("first", "x"), judged(JobOutcome.FAILED, HOSTILE, seconds=1.0))
+    progress.ran(planned, SuiteTest("first", "x"), judged(JobOutcome.FAILED, "loss: 2 packets lost"))
     progress.ran(planned, TESTS[1], judged(JobOutcome.PASSED))
     progress.built(planned, BuiltQemu(None, problem="no gcc"), 0, 1.0)
     assert lines[0].endswith("2/6 good build, run 1: 2 of 3 results are stored")
     assert "4 left" not in lines[0]
     assert "about 30 s left] 3/6 good build, run 1, third: passed after 20.0 s" in lines[1]
-    assert "first: killed (must kill the mutant) after 1.0 s" in lines[3]
+    assert "first: failed with another message (must kill the mutant) after 1.0 s" in lines[3]
+    assert "first: killed after 12.3 s" in lines[4]
     assert all("\x1b" not in line and "\n" not in line for line in lines)

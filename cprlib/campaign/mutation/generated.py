@@ -35,7 +35,7 @@ class MutantState(enum.StrEnum):
     KILLED = "killed"  # a test that passes without it fails with it
     SURVIVED = "survived"  # every test that reaches it passes
     NOT_REACHED = "not reached"  # no test executes it: it survives without a run
-    INCONCLUSIVE = "inconclusive"  # no test fails, and one of them was inconclusive, crashed or took too long
+    INCONCLUSIVE = "inconclusive"  # none fails; one is inconclusive, crashes, or does not pass without the mutant
     NOT_RUN = "not run"  # not every test that reaches it has run
     EQUIVALENT = "equivalent"  # not counted: no test can see it
     NOT_COMPILED = "not compiled"  # not counted
@@ -266,16 +266,19 @@ def _score(patch: str, results: Sequence[GeneratedResult]) -> PatchScore:
     )
 
 
-def state_of(outcomes: Mapping[str, JobOutcome], reaching: Collection[str]) -> MutantState:
+def state_of(
+    outcomes: Mapping[str, JobOutcome], reaching: Collection[str], unproven: Collection[str] = ()
+) -> MutantState:
     """What the outcomes of tests show of a mutant.
 
     :param outcomes: by the id of the test. :param reaching: ids of the tests that reach it and pass without it.
+    :param unproven: ids of the tests that reach it and do not pass without it.
     """
     if JobOutcome.FAILED in outcomes.values():
         return MutantState.KILLED
-    if not reaching:
-        return MutantState.NOT_REACHED
     if any(test not in outcomes for test in reaching):
         return MutantState.NOT_RUN
     inconclusive = (JobOutcome.INCONCLUSIVE, JobOutcome.CRASHED)
-    return MutantState.INCONCLUSIVE if any(item in inconclusive for item in outcomes.values()) else MutantState.SURVIVED
+    if unproven or any(item in inconclusive for item in outcomes.values()):
+        return MutantState.INCONCLUSIVE
+    return MutantState.SURVIVED if reaching else MutantState.NOT_REACHED

@@ -1,7 +1,8 @@
 """Run the tests of generated mutants: those that reach a mutant, until one kills it.
 
-First every test runs once without a mutant, on the QEMU that has them all. That shows which mutants it reaches, and a
-test that does not pass then kills nothing. A mutant takes its tests one after another, several mutants run at once.
+First every test runs once without a mutant, on the QEMU that has them all. That shows which mutants it reaches. A test
+that does not pass then kills nothing, and what it reaches is inconclusive unless another test kills it. A mutant takes
+its tests one after another, several mutants run at once.
 
 A mutant that :data:`ALONE` tests did not kill is seldom killed by the next test. That test runs on a group of such
 mutants in one QEMU. When it passes, it counts as passed for each mutant that it reached; otherwise it runs on the
@@ -59,12 +60,14 @@ class _Mutant:
     """A mutant that runs.
 
     :param reaching: tests to run on it, by id. :param jobs: what ran, by the id of the test.
+    :param unproven: results without a mutant of the tests that reach it and did not pass, by the id of the test.
     :param tag: of the tests of its patch. :param killer: id of the test that killed it in an earlier run.
     :param hidden: ids of tests that did not reach it in a group. :param running: a test runs on it or is about to.
     """
 
     mutant: GeneratedMutant
     reaching: Mapping[str, SuiteTest]
+    unproven: Mapping[str, JudgedJob]
     tag: str
     killer: str
     jobs: dict[str, JudgedJob] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class _Mutant:
 
     @property
     def state(self) -> MutantState:
-        return state_of(self.outcomes, self.reaching)
+        return state_of(self.outcomes, self.reaching, self.unproven)
 
 
 @dataclass(slots=True)
@@ -153,17 +156,21 @@ class GeneratedStrategy:
         self.lines.line(f"{done} without a mutant, {test.id}: {judged.outcome}{reason}")
 
     def _reached(self) -> list[_Mutant]:
-        """The mutants with the tests that reach them and pass without them."""
-        by_number: dict[int, dict[str, SuiteTest]] = collections.defaultdict(dict)
+        """The mutants with the tests that reach them."""
+        reaching: dict[int, dict[str, SuiteTest]] = collections.defaultdict(dict)
+        unproven: dict[int, dict[str, JudgedJob]] = collections.defaultdict(dict)
         for test in self.tests:
-            judged = self._baseline.get(test.id)
-            if judged and judged.outcome == JobOutcome.PASSED:
+            if judged := self._baseline.get(test.id):
                 for number in reached_numbers(self.work.final(NONE_CHOSEN, test)):
-                    by_number[number][test.id] = test
+                    if judged.outcome == JobOutcome.PASSED:
+                        reaching[number][test.id] = test
+                    else:
+                        unproven[number][test.id] = judged
         mutants = [
             _Mutant(
                 mutant,
-                by_number.get(mutant.number, {}),
+                reaching[mutant.number],
+                unproven[mutant.number],
                 tag=f"patch:{patch_number(Path(mutant.patch))}",
                 killer=self.known.get(mutant_digest(mutant), ""),
             )
@@ -173,9 +180,10 @@ class GeneratedStrategy:
             self._take_stored(item)
         open_ones = [item for item in mutants if item.state == MutantState.NOT_RUN]
         longest = sum(self._seconds(test) for item in open_ones for test in item.left)
+        not_reached = sum(item.state == MutantState.NOT_REACHED for item in mutants)
         self.lines.line(
-            f"{len(mutants)} mutants, of which {sum(not item.reaching for item in mutants)} are not reached by any "
-            f"test and {len(open_ones)} are not decided; at most {seconds_text(longest)} of tests"
+            f"{len(mutants)} mutants, of which {not_reached} are not reached by any test and {len(open_ones)} are not "
+            f"decided; at most {seconds_text(longest)} of tests"
         )
         return mutants
 
@@ -273,11 +281,12 @@ def _group(item: _Mutant, test: SuiteTest, waiting: Sequence[_Mutant]) -> list[_
 def _result(item: _Mutant) -> GeneratedResult:
     by = next((test for test, job in item.jobs.items() if job.outcome == JobOutcome.FAILED), "")
     decided = (JobOutcome.PASSED, JobOutcome.FAILED)
-    inconclusive = [(test, job) for test, job in item.jobs.items() if job.outcome not in decided]
+    found = [(test, "", job) for test, job in item.jobs.items() if job.outcome not in decided]
+    found += [(test, " without a mutant", job) for test, job in item.unproven.items()]
     reason = ""
-    if inconclusive and not by:
-        test, job = inconclusive[0]
-        reason = f"{test}: {job.outcome}" + (f": {job.messages[0]}" if job.messages else "")
+    if found and not by:
+        test, where, job = found[0]
+        reason = f"{test}: {job.outcome}{where}" + (f": {job.messages[0]}" if job.messages else "")
     return GeneratedResult(
         mutant=item.mutant,
         state=item.state,

@@ -105,20 +105,22 @@ class MutationJobs:
     def adopt(self, build: Build, built: BuiltQemu, test: SuiteTest) -> bool:
         """Whether a result is stored whose inputs are unchanged, in this session or copied from an earlier one.
 
-        An earlier one that was inconclusive is not copied: the test runs again.
+        One that is inconclusive is not copied from an earlier session, and on the good build not kept in this one: the
+        test runs again.
         """
-        if self.is_stored(build, built, test):
-            return True
         key, place, own = self._key(build, built, test), f"{build.folder}/{test.id}", self.final(build, test)
+        if has_key(own, key) and (any(build.numbers) or self._is_decided(own)):
+            return True
         top = self.session.folder
         for other in sorted(top.parent.glob(f"*/{own.relative_to(top)}"), reverse=True):
-            if other == own or not has_key(other, key):
-                continue
-            if judge_folder(other, self.policies).outcome in (*WITHOUT_ALARM, JobOutcome.FAILED):
+            if other != own and has_key(other, key) and self._is_decided(other):
                 with contextlib.suppress(OSError):
                     self._store_copy(other, place, key)
                     return True
         return False
+
+    def _is_decided(self, folder: Path) -> bool:
+        return judge_folder(folder, self.policies).outcome in (*WITHOUT_ALARM, JobOutcome.FAILED)
 
     def share(self, group: Build, build: Build, built: BuiltQemu, test: SuiteTest) -> JudgedJob:
         """Store the result of a build with several generated mutants as that of one of them."""

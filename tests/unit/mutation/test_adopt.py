@@ -56,6 +56,16 @@ def test_inconclusive_result_runs_again(tmp_path: Path, earlier: Path) -> None:
     assert not jobs(tmp_path, "2").adopt(MUTANT, BUILT, TEST)
 
 
+@pytest.mark.parametrize(("number", "kept"), [(0, False), (17, True)])
+def test_inconclusive_result_without_a_mutant_runs_again_in_its_own_session(
+    tmp_path: Path, number: int, kept: bool
+) -> None:
+    now, build = jobs(tmp_path, "1"), Build(numbers=(number,))
+    folder = put_job(now.final(build, TEST), "ERROR", "the lab died")
+    ResultRecord(now._key(build, BUILT, TEST)).write(folder)
+    assert now.adopt(build, BUILT, TEST) == kept
+
+
 def test_result_of_another_lab_kernel_at_the_same_path_is_not_taken(tmp_path: Path) -> None:
     kernel = tmp_path / "linux"
     assets = Assets(QemuBinary(Path("/q")), GuestImage(Path("/k"), Path("/i"), "given"), kernel)

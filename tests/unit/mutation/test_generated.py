@@ -109,8 +109,24 @@ def test_state(outcomes: dict[str, JobOutcome], state: MutantState) -> None:
     assert state_of(outcomes, ["cheap", "dear"]) == state
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "reaching", "unproven", "state"),
+    [
+        ({}, [], [], MutantState.NOT_REACHED),
+        ({}, [], ["broken"], MutantState.INCONCLUSIVE),
+        ({}, ["cheap"], ["broken"], MutantState.NOT_RUN),
+        ({"cheap": JobOutcome.PASSED}, ["cheap"], ["broken"], MutantState.INCONCLUSIVE),
+        ({"cheap": JobOutcome.FAILED}, ["cheap"], ["broken"], MutantState.KILLED),
+    ],
+)
+def test_state_with_a_test_that_does_not_pass_without_the_mutant(
+    outcomes: dict[str, JobOutcome], reaching: list[str], unproven: list[str], state: MutantState
+) -> None:
+    assert state_of(outcomes, reaching, unproven) == state
+
+
 class FakeWork:
-    """Tests that reach some mutants; "dear" kills mutant 1.
+    """Tests that reach some mutants; "dear" kills mutant 1, "broken" fails without a mutant and alone reaches 5.
 
     :param hidden: a mutant that is not reached beside others. :param dear_s: seconds of "dear"; the others take 5.
     """
@@ -147,7 +163,8 @@ class FakeWork:
         if grouped or none:
             cases = self.final(build, test) / "cases" / test.id
             cases.mkdir(parents=True)
-            reached = [number for number in self.reached if none or number in {*build.numbers} - {self.hidden}]
+            reachable = [*self.reached, 5] if test.id == "broken" else self.reached
+            reached = [number for number in reachable if none or number in {*build.numbers} - {self.hidden}]
             (cases / "reached-source.txt").write_text("".join(f"{number}\n" for number in reached))
         if none:
             if test.id == "broken":
@@ -169,8 +186,10 @@ def test_tests_that_reach_a_mutant_run_until_one_kills_it(tmp_path: Path) -> Non
     by_number = {item.mutant.number: item for item in strategy.results()}
     assert by_number[1].state == MutantState.KILLED
     assert by_number[1].killed_by == "dear"
-    assert by_number[2].state == MutantState.SURVIVED
     assert by_number[4].state == MutantState.NOT_REACHED
+    for number in (2, 5):  # the broken test might kill them
+        assert by_number[number].state == MutantState.INCONCLUSIVE
+        assert by_number[number].reason == "broken: failed without a mutant: loss: 1 lost"
     assert {name for number, name in work.ran if number} == {"cheap", "dear"}  # the broken one kills nothing
     assert [name for number, name in work.ran if number == 1] == ["cheap", "dear"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from cprlib.errors import Awaited, DeadlineExceeded, UsageError
@@ -14,12 +14,13 @@ SCALE_VARIABLE = "CPRLIB_TIMEOUT_SCALE"
 Value = TypeVar("Value")
 
 
-def timeout_scale() -> float:
+def timeout_scale(environment: Mapping[str, str] = os.environ) -> float:
     """The factor of all deadlines, from the environment variable CPRLIB_TIMEOUT_SCALE.
 
+    :param environment: of the process whose deadlines these are.
     :raises UsageError: the variable is not a positive number.
     """
-    text = os.environ.get(SCALE_VARIABLE, "1")
+    text = environment.get(SCALE_VARIABLE, "1")
     try:
         scale = float(text)
     except ValueError:

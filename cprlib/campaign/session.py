@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,7 +39,7 @@ from cprlib.report.results_folder import LOG_FILE
 RESULTS = "results"
 RESULT_FILE = "result.json"
 RESULT_VERSION = 2  # of that file
-JOB_TIMEOUT_S = 600  # Avocado ends a longer job; tests have shorter limits of their own
+JOB_TIMEOUT_S = 1500  # Avocado ends a longer job; tests have shorter limits of their own, at most 1200 s
 
 # The code that a test runs: the package, data, the lab's first process and the helpers beside the tests. A test's own
 # file is in its key. Commands and campaigns do not run in a test; equivalent mutants are for the score alone, and the
@@ -89,14 +90,15 @@ class Session:
             folder.mkdir(parents=True, mode=0o700)
         except OSError as error:
             raise EnvironmentFailure(f"make {folder}", str(error), "choose another folder with --out") from error
+        added = {**lab_environment(self.assets, self.engine), **(environment or {})}
         suite = SuiteRun(
             results=folder,
             tests=[test.reference],
             parameters=parameters,
             engine=self.engine,
             parallel=1,
-            environment={**lab_environment(self.assets, self.engine), **(environment or {})},
-            extra=["--job-timeout", str(round(JOB_TIMEOUT_S * timeout_scale()))],
+            environment=added,
+            extra=["--job-timeout", str(round(JOB_TIMEOUT_S * timeout_scale({**os.environ, **added})))],
         )
         begun, begun_ns = time.monotonic(), time.time_ns()
         with (folder / LOG_FILE).open("w", encoding="utf-8") as log:

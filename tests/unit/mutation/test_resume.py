@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs
 from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.session import RESULT_FILE, ResultRecord, Session, code_digest
 from cprlib.campaign.store import PARTIAL
+from cprlib.deadline import timeout_scale
 from cprlib.errors import InstrumentError
+from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
 from cprlib.lab.avocado_run import SuiteRun
 from cprlib.qemu.binary import QemuBinary
@@ -91,6 +95,19 @@ def test_job_that_was_ended_from_outside_is_not_stored(work: MutationJobs, a_tes
     work.session.children.stop()
     assert work.run(MUTANT, BUILT, a_test) is None
     assert not work.is_stored(MUTANT, BUILT, a_test)
+
+
+@pytest.mark.parametrize("engine", ["uml", "kvm"])
+def test_job_has_more_time_than_each_test(
+    work: MutationJobs, a_test: SuiteTest, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[SuiteRun] = []
+    monkeypatch.setattr(session_module, "run_avocado", lambda suite, *_: ran.append(suite))
+    replace(work.session, engine=engine).run("x", a_test, {})
+    sources = "".join(path.read_text() for path in (project_folder() / "tests" / "functional").glob("*.py"))
+    longest = max(int(seconds) for seconds in re.findall(r"^    timeout = (\d+)", sources, re.MULTILINE))
+    assert ran[0].extra[0] == "--job-timeout"
+    assert float(ran[0].extra[1]) > longest * timeout_scale({**os.environ, **ran[0].environment})
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"build": 1}'])

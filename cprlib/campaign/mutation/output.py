@@ -42,7 +42,7 @@ SCOPE = {
 }
 # members of PatchScore, with their headings
 COUNTS = {"counted": "mutants", **{state.name.lower(): state.value for state in MutantState}}
-SURVIVORS_SHOWN = 8  # lines of mutation.md
+SURVIVORS_SHOWN, PATCHES_SHOWN = 8, 20  # at most, in mutation.md
 SHORT_TEXT = 6  # characters
 PATCH_WIDTH = 40  # columns of a patch's name in the terminal
 LEGEND = {
@@ -164,11 +164,12 @@ def report_markdown(report: MutationReport) -> str:
     wrong = [
         f"- {markdown_text(item.name)}: {markdown_text(reason.text)}" for item in builds for reason in item.reasons
     ]
-    if report.generated:
-        head += _generated_markdown(report.generated)
-    reasons = first_of(wrong, 8, "- and {} more")
+    reasons = first_of(wrong, 2 if report.generated else 8, "- and {} more")
     foot = ["", _facts(report), *([f"Run with {command_span(report.command)}"] if report.command else [])]
     room = SUMMARY_LINES - len(head) - 2 - bool(reasons) - len(reasons) - len(foot)
+    if report.generated:  # beside one build
+        head += _generated_markdown(report.generated, room - 1)
+        room = 1
     shown = builds if len(builds) <= room else builds[: room - 1]
     table = ["| | build | killed by | s | message |", "|---|---|---|--:|---|", *map(_markdown_row, shown)]
     if len(shown) < len(builds):
@@ -186,16 +187,26 @@ def _markdown_row(item: BuildResults) -> str:
     return markdown_row(MARK[item.verdict], markdown_text(item.name), by, seconds, message)
 
 
-def _generated_markdown(generated: GeneratedReport) -> list[str]:
+def _generated_markdown(generated: GeneratedReport, room: int) -> list[str]:
+    """The scores and the first survivors.
+
+    :param room: lines that it may have.
+    """
     lines = [markdown_row("patch", "score", *COUNTS.values()), f"|---|--:|{'--:|' * len(COUNTS)}"]
-    for score in (*generated.patches, generated.total):
-        counts = (str(getattr(score, name)) for name in COUNTS)
-        lines.append(markdown_row(markdown_text(score.patch.removesuffix(".patch")), percent_text(score), *counts))
+    rows = [_markdown_score(score) for score in generated.patches]
+    lines += first_of(rows, PATCHES_SHOWN, markdown_row("and {} more", "", *[""] * len(COUNTS)))
+    lines.append(_markdown_score(generated.total))
     alive = [
         f"- {result.state}: {result.mutant.place} {markdown_text(changed_text(result.mutant), 100)}"
         for result in generated.alive
     ]
-    return [*lines, *([""] if alive else []), *first_of(alive, SURVIVORS_SHOWN, "- and {} more"), ""]
+    most = min(SURVIVORS_SHOWN, room - len(lines) - 3)  # an empty line before and after, and how many more there are
+    return [*lines, *([""] if alive else []), *first_of(alive, most, "- and {} more"), ""]
+
+
+def _markdown_score(score: PatchScore) -> str:
+    counts = (str(getattr(score, name)) for name in COUNTS)
+    return markdown_row(markdown_text(score.patch.removesuffix(".patch")), percent_text(score), *counts)
 
 
 def _facts(report: MutationReport) -> str:

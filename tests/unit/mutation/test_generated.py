@@ -14,6 +14,7 @@ import pytest
 from cprlib.build.generated_mutants import GeneratedMutant, MutantSet
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.mutation.generated import (
+    ChosenMutants,
     EquivalentMutant,
     GeneratedReport,
     GeneratedResult,
@@ -27,7 +28,7 @@ from cprlib.campaign.mutation.generated import (
     state_of,
 )
 from cprlib.campaign.mutation.generated_run import GeneratedStrategy
-from cprlib.campaign.mutation.output import report_html, report_markdown, report_text
+from cprlib.campaign.mutation.output import SUMMARY_LINES, report_html, report_markdown, report_text
 from cprlib.campaign.mutation.plan import Build, MutationRequest
 from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs
 from cprlib.campaign.mutation.score import MUTATION_SCHEMA_FILE
@@ -38,6 +39,7 @@ from cprlib.codec import encode
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
 from tests.unit.mutation.samples import HOSTILE, judged, report
+from tests.unit.mutation.samples import results as build_results_of
 
 TESTS = tuple(SuiteTest(name, f"/x/test_x.py:X.{name}") for name in ("cheap", "dear", "broken"))
 FAILED, PASSED = judged(JobOutcome.FAILED, "loss: 1 lost"), judged(JobOutcome.PASSED)
@@ -314,3 +316,16 @@ def test_reports_show_scores_and_survivors(tmp_path: Path) -> None:
         assert "<script>" not in made or made is text
     assert "net/tap.c:2" in page
     assert "33.3 %" in markdown
+
+
+@pytest.mark.parametrize("patches", [1, 15, 20, 30])
+def test_summary_keeps_its_length_and_the_good_build(patches: int) -> None:
+    mutants = tuple(mutant(number, 1 + number % patches) for number in range(1, 61))
+    survived = [GeneratedResult(item, MutantState.SURVIVED) for item in mutants]
+    generated = generated_report(survived, ChosenMutants(mutants, (), 60), SET, request(), Path("/x/qemu"))
+    good = build_results_of(Build(), {f"test-{number}": FAILED for number in range(12)})
+    text = report_markdown(report(good, generated=generated, command="cprlib prove"))
+    assert len(text.splitlines()) <= SUMMARY_LINES
+    assert "good build, run 1 |" in text
+    assert "- survived: net/tap.c:1 " in text
+    assert "| all |" in text

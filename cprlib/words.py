@@ -8,8 +8,9 @@ LISTED = 6  # items of a list in a sentence
 
 
 def counted(count: int, noun: str = "packet") -> str:
-    """``1 packet`` or ``7,000 packets``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """``1 packet`` or ``7,000 packets``; ``2 processes``."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{'' if count == 1 else plural}"
 
 
 def listed(items: Iterable[object], most: int = LISTED, separator: str = "; ") -> str:

@@ -17,6 +17,7 @@ from cprlib.campaign.page import TEMPLATES, indented_table, picture, write_docum
 from cprlib.report.formatting import UNKNOWN, duration, one_line, wrap
 from cprlib.report.html import render
 from cprlib.report.plotting import DOT, INK, SOFT
+from cprlib.words import counted
 
 PAGE_FILE, TEXT_FILE = "compare.html", "compare.txt"
 CHANGE_WORDS = {Change.SAME: "no difference", Change.REGRESS: "REGRESS"}  # upper case, so that the eye finds it
@@ -163,9 +164,13 @@ def a_to_b_line(guests: Sequence[GuestResult]) -> str:
 
 def sample_line(sample: Sample) -> str:
     updates = [sum(guest.updates for guest in side if guest.valid) for side in (sample.a, sample.b)]
-    guests = f"{len(sample.a)} pairs of guests" if sample.paired else f"{len(sample.a)} and {len(sample.b)} guests"
+    guests = (
+        f"{counted(len(sample.a), 'pair')} of guests"
+        if sample.paired
+        else f"{len(sample.a)} and {len(sample.b)} guests"
+    )
     discarded = sum(not guest.valid for guest in (*sample.a, *sample.b))
-    rest = f"; {discarded} guests discarded" if discarded else ""
+    rest = f"; {counted(discarded, 'guest')} discarded" if discarded else ""
     return f"{guests}, {updates[0]} and {updates[1]} updates{rest}"
 
 

@@ -22,7 +22,7 @@ from cprlib.campaign.session import RESULTS
 from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import MARK, command_span, markdown_row, markdown_text, one_line, wrap
 from cprlib.report.html import render
-from cprlib.words import first_of
+from cprlib.words import counted, first_of
 
 PAGE_FILE, SUMMARY_FILE = "mutation.html", "mutation.md"
 SUMMARY_LINES = 40
@@ -214,7 +214,7 @@ def _facts(report: MutationReport) -> str:
     where = f"lab {report.engine}" if report.engine else "native"
     environment = report.environment
     facts = f"QEMU {report.base}, {scope}; {where}; cprlib {environment.cprlib} {environment.commit}".rstrip()
-    return facts + (f"; {report.lab_lost} labs died and were replaced" if report.lab_lost else "")
+    return facts + (f"; replaced {counted(report.lab_lost, 'lab')} that died" if report.lab_lost else "")
 
 
 # --- text ---

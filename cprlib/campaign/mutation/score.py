@@ -23,7 +23,7 @@ from cprlib.report.environment import Environment
 from cprlib.report.formatting import utc
 from cprlib.report.run_report import EXIT_STATUS
 from cprlib.report.schema import SchemaFile
-from cprlib.words import listed
+from cprlib.words import counted, listed
 
 SCHEMA: Final = 2  # of mutation.json
 WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
@@ -251,9 +251,9 @@ def make_report(
     changed, lost = sum(result.inputs_changed for result in results), sum(result.lab_lost for result in results)
     notes = []
     if changed:
-        notes.append(f"{changed} tests ran while the project was edited; --resume runs them again")
+        notes.append(f"{counted(changed, 'test')} ran while the project was edited; run again with --resume")
     if lost:
-        notes.append(f"{lost} labs died and were replaced")
+        notes.append(f"replaced {counted(lost, 'lab')} that died")
     return MutationReport(
         schema=SCHEMA,
         verdict=verdict,

@@ -257,7 +257,7 @@ class SoakResult:
             about = f"case {case.number}, {case.test}"
             text = case.messages[0] if case.messages else "no reason given"
             if case.left:
-                yield failed(about, f"it left {len(case.left)} processes behind: {case.left[0]}")
+                yield failed(about, f"it left {counted(len(case.left), 'process')} behind: {case.left[0]}")
             match case.outcome:
                 case JobOutcome.FAILED:
                     yield failed(about, text)

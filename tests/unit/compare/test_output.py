@@ -13,7 +13,7 @@ from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.comparison import COMPARE_SCHEMA_FILE, Comparison, Round, Side, make_comparison
 from cprlib.campaign.compare.decide import decide
 from cprlib.campaign.compare.decision import Sample
-from cprlib.campaign.compare.output import comparison_text, write_comparison
+from cprlib.campaign.compare.output import comparison_text, sample_line, write_comparison
 from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS
 from cprlib.codec import encode
 from cprlib.report.environment import Environment
@@ -49,6 +49,11 @@ def test_text_shows_a_slower_b() -> None:
     assert "1.3" in row
     assert "12 pairs of guests, 120 and 120 updates" in "\n".join(lines)
     assert max(map(len, lines[:-1])) <= 130
+
+
+def test_one_pair_of_guests_is_in_the_singular() -> None:
+    one = Sample(CASE, (guest(),), (guest(problems=("no figures",)),), True)
+    assert sample_line(one) == "1 pair of guests, 10 and 0 updates; 1 guest discarded"
 
 
 def test_text_shows_a_lost_packet_with_its_guest() -> None:

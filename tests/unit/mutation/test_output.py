@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -108,6 +109,15 @@ def test_summary_has_forty_lines_at_most_and_the_worst_first() -> None:
     assert "mutant-1 |" in text.splitlines()[4]
     assert "more |" in text
     assert "- and 32 more" in text
+
+
+def test_one_lost_lab_is_in_the_singular() -> None:
+    first, second = GOOD.results
+    good = replace(GOOD, results=(replace(first, lab_lost=1, inputs_changed=True), second))
+    made = report(good, KILLED)
+    edited = "1 test ran while the project was edited; run again with --resume"
+    assert made.notes == (edited, "replaced 1 lab that died")
+    assert "; replaced 1 lab that died" in report_markdown(made)
 
 
 def test_value_fits_the_schema_and_every_member_is_required() -> None:

@@ -44,7 +44,9 @@ def test_one_bad_case_decides(tmp_path: Path, outcome: JobOutcome, status: ExitS
 def test_case_that_left_a_process_fails(tmp_path: Path) -> None:
     made = result(tmp_path, case(1, left=("4711 qemu-system-x86_64 -machine q35",)))
     assert made.exit_status == ExitStatus.FAIL
-    assert "4711 qemu-system-x86_64" in report_text(made)
+    assert "it left 1 process behind: 4711 qemu-system-x86_64" in report_text(made)
+    two = result(tmp_path, case(1, left=("4711 qemu", "4712 qemu")))
+    assert "it left 2 processes behind: 4711 qemu" in report_text(two)
 
 
 def test_leak_fails_and_is_named(tmp_path: Path) -> None:

@@ -227,12 +227,12 @@ class GeneratedReport:
 
     @property
     def sentence(self) -> str:
-        """``generated mutants: 95 of 103 killed (92.2 %), 2 not decided``."""
+        """``generated mutants: 95 of 103 killed (92.2 %), 2 not run``."""
         total = self.total
         drawn = f", a sample of {self.available} by seed {self.seed}" if self.sample else ""
-        undecided = f", {total.not_run} not decided" if total.not_run else ""
+        not_run = f", {total.not_run} not run" if total.not_run else ""
         score = f"{total.killed} of {total.counted} killed ({total.percent or 0.0:.1f} %)"
-        return f"generated mutants: {score}{drawn}{undecided}"
+        return f"generated mutants: {score}{drawn}{not_run}"
 
 
 def generated_report(

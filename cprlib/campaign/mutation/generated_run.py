@@ -183,7 +183,7 @@ class GeneratedStrategy:
         not_reached = sum(item.state == MutantState.NOT_REACHED for item in mutants)
         self.lines.line(
             f"{len(mutants)} mutants, of which {not_reached} are not reached by any test and {len(open_ones)} are not "
-            f"decided; at most {seconds_text(longest)} of tests"
+            f"run; at most {seconds_text(longest)} of tests"
         )
         return mutants
 

@@ -272,7 +272,7 @@ def test_no_test_begins_after_the_time(tmp_path: Path) -> None:
     assert 0 < len(work.ran) < 4
     made = generated_report(strategy.results(), chosen, SET, request(), Path("/x/qemu"))
     assert (made.total.not_run, made.verdict) == (made.total.counted, Outcome.INCONCLUSIVE)
-    assert made.sentence == "generated mutants: 0 of 19 killed (0.0 %), 19 not decided"
+    assert made.sentence == "generated mutants: 0 of 19 killed (0.0 %), 19 not run"
 
 
 def made_report(*states: MutantState, **changes: object) -> GeneratedReport:

@@ -101,7 +101,8 @@ STATUSES: Mapping[str, str] = {  # of the commands whose exit statuses have anot
     "lab run": LAB_STATUS,
     "lab shell": "Exit status: that of the shell; 4 when the lab could not be started.",
     "prove": "Exit status: 0 all mutants killed (generated ones: --at-least), 1 a mutant survived or a false "
-    "alarm, 2 usage, 3 the good build was inconclusive, 4 environment, 130 interrupted.",
+    "alarm, 2 usage, 3 the good build is inconclusive, or too many generated mutants are inconclusive or not "
+    "run, 4 environment, 130 interrupted.",
     "report": "Exit status: the verdict: 0 pass, 1 fail, 3 inconclusive; 2 usage. With --index: 0, 2 or 4.",
     "scoreboard": "Exit status: 0 every row was measured, 2 usage, 3 a row has no valid figures, 4 environment, "
     "130 interrupted.",

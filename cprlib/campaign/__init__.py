@@ -1,1 +1,1 @@
-"""Many jobs: mutation testing, soak and comparison, and what they share."""
+"""Many jobs: mutation testing, soak, comparison and scoreboard, and what they share."""

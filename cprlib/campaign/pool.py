@@ -1,4 +1,4 @@
-"""The engine under prove, soak and compare: runs the tasks of a strategy, each on a thread, until it has no more.
+"""The engine of prove, soak, compare and scoreboard: runs the tasks of a strategy, each on a thread.
 
 The strategy itself is called on the caller's thread alone, so it needs no locks.
 """

@@ -1,6 +1,6 @@
 """The folder of a session: its request, its results, a lock, and how a session is resumed.
 
-Layout that prove, soak and compare share::
+Layout that prove, soak, compare and scoreboard share::
 
     session.json          the request; fixed when the session begins
     .partial/             jobs that run; thrown away when the session is resumed
@@ -37,7 +37,7 @@ Record = TypeVar("Record")
 class Store(Generic[Request]):
     """The sessions of one command.
 
-    :param command: ``prove``, ``soak`` or ``compare``.
+    :param command: ``prove``, ``soak``, ``compare`` or ``scoreboard``.
     :param request: type of its requests: frozen dataclasses with the members ``started_ns`` (CLOCK_REALTIME) and
         ``version`` (:data:`STORE_VERSION`).
     :param result: file of a session that has ended and is not resumed; empty where any session may be resumed.
@@ -61,7 +61,7 @@ class Store(Generic[Request]):
         return folder
 
     def latest(self, base: Path) -> Path:
-        """The folder of the session that began last; one that is not resumed only where there is no other.
+        """The unfinished session that began last; the last one where all have ended.
 
         :raises UsageError: there is none.
         """

@@ -68,7 +68,8 @@ class Build:
 
     :param mutant: None for the good build and for generated mutants.
     :param run: of the good build, from 1.
-    :param numbers: of generated mutants; 0 alone for the QEMU that has them, where it is the good build; else none.
+    :param numbers: of the generated mutants that are chosen in the QEMU that has them all. (0,): that QEMU without a
+        mutant; empty for other builds.
     """
 
     mutant: Mutant | None = None
@@ -77,7 +78,7 @@ class Build:
 
     @property
     def stop_at(self) -> str:
-        """Pattern of the failed check that kills the mutant, with which its test need not continue; else empty."""
+        """The test ends at the first failed check that matches; empty: it runs to its end."""
         if any(self.numbers):
             return "."
         return self.mutant.message if self.mutant else ""

@@ -115,12 +115,9 @@ def read_versioned(kind: type[Record], path: Path, version: int, word: str = "ve
     """
     value = json.loads(path.read_text(encoding="utf-8"))
     found = value.get(word.rpartition(" ")[2]) if isinstance(value, dict) else None
-    if found not in (None, version):
-        raise BadValue(f"{word} {found}, this program reads {version}")
-    record = decode(kind, value)
-    if found is None:
-        raise BadValue(f"it has no {word}")
-    return record
+    if found != version:
+        raise BadValue(f"{word} {found or 'missing'}, this program reads {version}")
+    return decode(kind, value)
 
 
 def move_into_place(temporary: Path, final: Path) -> None:

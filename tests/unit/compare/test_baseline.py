@@ -233,7 +233,7 @@ def test_saved_rounds_without_a_description_are_compared(tmp_path: Path) -> None
 
 def test_a_broken_baseline_is_a_usage_error(tmp_path: Path) -> None:
     path = tmp_path / "b.json"
-    for text, why in (("{", "Expecting"), ("{}", "saved: missing"), (None, "No such file")):
+    for text, why in (("{", "Expecting"), ("{}", "version missing, this program reads"), (None, "No such file")):
         path.unlink(missing_ok=True)
         if text is not None:
             path.write_text(text)

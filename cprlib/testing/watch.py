@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from cprlib.deadline import Deadline
+from cprlib.deadline import Deadline, timeout_scale
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.clock_checks import (
     NS,
@@ -205,11 +205,11 @@ class FrameWatch:
     def wait_guest_announced(self, longest_ms: float = GUEST_ANNOUNCES_MS) -> None:
         """Wait until a guest that announces itself has done so after its latest update, in all rounds.
 
-        :param longest_ms: after RESUME.
+        :param longest_ms: after RESUME, scaled as all deadlines are.
         """
         update = self._guest.updates[-1] if self._guest.updates else None
         if update and update.announcements_ms and (resumed := update.times_ns.get(Step.RESUME)):
-            left = longest_ms / 1e3 - (time.time_ns() - resumed) / 1e9
+            left = longest_ms / 1e3 - (time.time_ns() - resumed) / 1e9 / timeout_scale()  # Deadline scales it
             deadline, rounds = Deadline(max(left, 0.001), "announcements"), len(update.announcements_ms)
             self.wait_announced(FrameClass.ARP, next(iter(self._macs)), resumed, deadline, rounds)
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from cprlib.deadline import Deadline
 from cprlib.evidence.clock_checks import DeviceClock
 from cprlib.evidence.counter_checks import Errors, Notifications
+from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS
 from cprlib.evidence.records import Outcome
 from cprlib.testing import watch as module
-from cprlib.testing.watch import GuestSample, TrafficWatch
+from cprlib.testing.watch import FrameWatch, GuestSample, TrafficWatch
+from cprlib.traffic.other_frames import OtherFrames
+from cprlib.update.events import Event, Step, Who
 from cprlib.update.running_guest import RunningGuest
 from tests.unit.evidence.test_update_checks import GOOD
 from tests.unit.evidence.test_watched_checks import reading
@@ -74,3 +80,19 @@ def test_checks_are_not_lost_when_the_guest_hangs_later(watch: TrafficWatch, mon
     assert next(checks).name == "single-packets-arrive"
     with pytest.raises(ZeroDivisionError):
         next(checks)
+
+
+@pytest.mark.parametrize("scale", ["1", "3"])
+def test_a_guest_has_its_whole_time_to_announce_itself(monkeypatch: pytest.MonkeyPatch, scale: str) -> None:
+    """A wait that ends earlier leaves the missing announcement inconclusive."""
+    monkeypatch.setenv("CPRLIB_TIMEOUT_SCALE", scale)
+    resumed = Event(Step.RESUME, time.time_ns() - 4_000_000_000, Who.TARGET)
+    guest = SimpleNamespace(
+        machine=SimpleNamespace(settings=SimpleNamespace(nics=[SimpleNamespace(mac="a")])),
+        updates=[replace(GOOD, events=(resumed,))],
+    )
+    waits: list[Deadline] = []
+    watch = FrameWatch(cast("RunningGuest", guest), cast("OtherFrames", None))
+    monkeypatch.setattr(FrameWatch, "wait_announced", lambda *given: waits.append(given[4]))
+    watch.wait_guest_announced()
+    assert waits[0].seconds == pytest.approx(GUEST_ANNOUNCES_MS / 1e3 * float(scale) - 4, abs=0.5)

@@ -20,6 +20,7 @@ from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.sockets import ACCEPT_NOTHING, attach_filter, family_of, new_socket
 
 POLL_S = 0.02  # between two requests to the instrument
+QUIET_S = 5.0  # while answers are missing: a living guest on a busy machine stood still for 3 s
 LATEST_S = 15.0  # for late answers altogether
 
 
@@ -117,7 +118,7 @@ class TrafficSession:
         """
         deadline.poll(lambda: self.progress().finished, POLL_S)
 
-    def finish(self, *, linger_s: float = 1.0) -> None:
+    def finish(self, *, linger_s: float = QUIET_S) -> None:
         """Stop sending, wait for late answers, and stop the capture.
 
         The wait ends when there are as many answers as packets, or no answer has come for a while. A guest that works

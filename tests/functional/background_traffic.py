@@ -21,6 +21,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic import metrics
 from cprlib.traffic.figures import PerDirection
 from cprlib.traffic.packet_records import Reflection
+from cprlib.traffic.session import LATEST_S, QUIET_S
 from cprlib.traffic.station_endpoints import ReflectorLog, StationEndpoints
 from cprlib.traffic.tcp import TcpEndpointReport, TcpEndpointSettings, TcpRole, content_errors
 
@@ -28,7 +29,7 @@ REFLECTOR_PORT, GUEST_PORT = 8620, 22000
 TCP_PORTS = {TcpRole.SOURCE: 5001, TcpRole.SINK: 5002}  # by the station's role
 END_S = 20.0
 FIRST_ANSWER_S = 5.0
-LATE_ANSWERS_S, LATEST_S, POLL_S = 1.5, 15.0, 0.1  # the wait for answers ends when none comes for a while
+POLL_S = 0.1
 TCP_BYTES_PER_PACKET = 100  # rate of each connection, per packet of the measured stream
 
 
@@ -153,7 +154,7 @@ def _final_counters(agent: AgentConnection) -> tuple[SenderStream, ...]:
         streams = agent.streams()
         return sum(min(stream.answers, stream.sent) for stream in streams), sum(stream.sent for stream in streams)
 
-    wait_while_rising(answered, quiet_s=LATE_ANSWERS_S, latest_s=LATEST_S, interval=POLL_S)
+    wait_while_rising(answered, quiet_s=QUIET_S, latest_s=LATEST_S, interval=POLL_S)
     return agent.streams()
 
 

@@ -14,6 +14,7 @@ from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 
 LEAST_PACKETS, LEAST_S = 500, 0.7  # of one run
+LINGER_S = 1.0  # a search ends with trials that lose packets, which accuse no QEMU
 SENT_S = 30.0
 LEAST_SENT_SHARE = 0.9  # of a rate: below it the rate was not tried
 
@@ -113,7 +114,7 @@ def search_highest_rate(case: MeasuredCase, *, first: float, limit: float) -> Ra
         settings = StreamSettings(rate, max(LEAST_PACKETS, round(rate * LEAST_S)))
         with TrafficSession(guest.topology.station, flows, settings, keep_frames=0) as session:
             session.wait_sent(Deadline(SENT_S, "the stream to be sent"))
-            session.finish()
+            session.finish(linger_s=LINGER_S)
         log, dropped = reflector_log(guest.agent)
         return RateTrial.of(session.result(log, reflector_drops=dropped))
 

@@ -29,7 +29,7 @@ class LateAgent:
 @pytest.mark.parametrize("answers", [12, 20])
 def test_late_answers_are_awaited_as_long_as_some_arrive(answers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background_traffic, "POLL_S", 0.02)
-    monkeypatch.setattr(background_traffic, "LATE_ANSWERS_S", 0.1)
+    monkeypatch.setattr(background_traffic, "QUIET_S", 0.1)
     counters = background_traffic._final_counters(cast("AgentConnection", LateAgent(answers)))
     assert counters[1].answers == answers
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -12,6 +14,7 @@ from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
 from cprlib.traffic.figures import Direction, HopName
 from cprlib.traffic.flow import StreamSettings, flows_between
+from cprlib.traffic.instrument import Instrument, StreamProgress
 from cprlib.traffic.kernel_drops import DropReport
 from cprlib.traffic.ledger import make_ledger
 from cprlib.traffic.result import TrafficResult
@@ -160,3 +163,19 @@ def test_a_session_that_was_not_finished_has_no_result() -> None:
     session = TrafficSession(NetworkNamespace("none"), flows_between(), StreamSettings(10, count=1))
     with pytest.raises(InstrumentError, match="finish"):
         session.result()
+
+
+@pytest.mark.fast
+def test_answers_are_awaited_although_the_guest_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For 3 s, when the last packet is sent; deadlines have a tenth of their length here."""
+    monkeypatch.setenv("CPRLIB_TIMEOUT_SCALE", "0.1")
+    again = Deadline(3, "the guest to answer again")
+    session = TrafficSession(None, flows_between(), StreamSettings(10, count=9))
+
+    def progress() -> StreamProgress:
+        return StreamProgress(sent=9, answers=9 if again.expired else 5, finished=True)
+
+    fake = SimpleNamespace(progress=progress, stop_sending=lambda: None, finish=lambda: progress().answers)
+    session._instrument = cast("Instrument", fake)
+    session.finish()
+    assert cast("object", session._recording) == 9

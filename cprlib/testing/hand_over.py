@@ -18,13 +18,12 @@ from cprlib.qemu.machine import Machine
 from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import flows_between
-from cprlib.traffic.probes import Probes
+from cprlib.traffic.probes import TRAFFIC_ANSWER_S, Probes
 from cprlib.update.events import Step
 from cprlib.update.outcome import END_S, wait_migration
 from cprlib.update.proxy import ChannelProxy
 from cprlib.update.results import UpdateResult
 
-TRAFFIC_ANSWER_S = 8.0
 SOME_BYTES = 65536  # of an ordinary migration's stream: its setup is over by then, and RAM is being copied
 VHOST_FAILED = r"vhost.*(fail|cannot|unable)"  # whatever words a QEMU has for it
 

@@ -42,7 +42,7 @@ from cprlib.traffic.hops import absent_counters, count_hops
 from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import make_ledger
 from cprlib.traffic.packet_records import Reflection
-from cprlib.traffic.probes import warm_up
+from cprlib.traffic.probes import TRAFFIC_ANSWER_S, warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.guest_traffic import (
@@ -58,7 +58,6 @@ from cprlib.update.results import UpdateResult
 
 LONGEST_CONTROL_RUN_S, SPARE_S = 40.0, 0.5
 LONGEST_STREAM_S = 120.0
-ANSWER_S = 10.0  # for the first packet over a NIC
 FEW_UNDER_WAY_S = 0.02  # the number of packets under way varies by those of this time while nothing is held up
 STEADY_POLLS = 4
 BETWEEN_S = 0.3  # traffic between two updates of a chain
@@ -137,7 +136,7 @@ class MeasuredCase(GuestCase):
         silent = []
         for number, netdev in enumerate(netdevs):
             flows = flows_between(station_end(number), guest_end(number), first_port=port + number)
-            deadline = Deadline(ANSWER_S, f"answers over {netdev.identifier}")
+            deadline = Deadline(TRAFFIC_ANSWER_S, f"answers over {netdev.identifier}")
             try:
                 warm_up(self.guest.topology.station, flows, deadline)
             except DeadlineExceeded:
@@ -171,7 +170,7 @@ class MeasuredCase(GuestCase):
             state, updates = self._read_state(), len(self._notes)
             seen = view_guest(self.guest.agent)
             # late, because the tap forgets a flow after 3 s without a packet
-            warm_up(station, flows, Deadline(ANSWER_S, "the guest to answer on all flows", Awaited.GUEST))
+            warm_up(station, flows, Deadline(TRAFFIC_ANSWER_S, "the guest to answer on all flows", Awaited.GUEST))
             before = read_hop_counters(self.guest) | instrument_counters(None)
         after: Counters | None = None
         drops = DropReport("the case ended before it was read")

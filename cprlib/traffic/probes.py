@@ -20,6 +20,7 @@ from cprlib.traffic.sockets import SO_TIMESTAMPNS, family_of, kernel_time_ns, ne
 from cprlib.traffic.stamp import UNMEASURED_SSID, Malformed, ReflectorPacket, SenderPacket
 
 ROUND_TRIPS = 4  # of a warm-up, per flow
+TRAFFIC_ANSWER_S = 15.0  # for a packet to the guest and back; AGENT_ANSWER_S has what a busy machine took
 RESEND_S = 0.5  # without an answer for this long, the next packet is sent
 
 

@@ -17,6 +17,7 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.guest.replies import NicInfo, TcpResult
 from cprlib.linux.topology import GUEST
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.traffic.probes import TRAFFIC_ANSWER_S
 from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT, UNMEASURED_SSID, SenderPacket
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings, TcpRole, content_errors
 
@@ -124,7 +125,7 @@ class BigPackets:
         good = 0
         with connected_to_reflector(self.case) as opened:
             for packet in stamp_datagrams(DATAGRAMS, DATAGRAM_BYTES, seed=self.transfers):
-                opened.settimeout(Deadline(2.0, "an answer").remaining)
+                opened.settimeout(Deadline(TRAFFIC_ANSWER_S, "an answer").remaining)
                 try:
                     opened.send(packet)
                     good += came_back(packet, opened.recv(65536))

@@ -13,11 +13,11 @@ from cprlib.evidence.records import Check, FaultRecord, Outcome, StatePair
 from cprlib.evidence.update_checks import fault_record_of
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.testing.equivalence import FROZEN_SIDES, HOST_SIDES, PAUSED_SIDES, read_compared, read_state
-from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, check_no_downgrade_message, check_vhost_carries, probing
+from cprlib.testing.hand_over import check_no_downgrade_message, check_vhost_carries, probing
 from cprlib.testing.idle_nic import IdleLoad, idle_checks, measure_idle_load
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, read_tap_view
-from cprlib.traffic.probes import Probes
+from cprlib.traffic.probes import TRAFFIC_ANSWER_S, Probes
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import Action, Fault, Survivor
 from cprlib.update.outcome import FAILED_STATES

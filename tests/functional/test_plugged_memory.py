@@ -17,7 +17,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import exchange_packets, expect_none_lost
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.probes import warm_up
+from cprlib.traffic.probes import TRAFFIC_ANSWER_S, warm_up
 from cprlib.traffic.session import TrafficSession
 
 DIMM = "pc-dimm"
@@ -25,7 +25,6 @@ DIMM_MIB = 128  # a memory block of a guest on x86-64 (sparse_init(), mm/sparse.
 ROOM = ("-m", "slots=1,maxmem=512M")
 MEMORY_INFO = "/proc/meminfo"
 PLUGGED_S = SENT_S = 20.0
-ANSWER_S = 10.0
 PACKETS, RATE = 4000, 3000.0  # several MiB of the guest's buffers; packets/s
 BUFFER = 32 << 20  # of the socket, in bytes
 
@@ -63,7 +62,7 @@ def fill_memory(case: MeasuredCase) -> None:
     settings = StreamSettings(rate=RATE, count=PACKETS)
     guest.topology.set_tap_queue_length(guest.tap, PACKETS)  # none is lost in the tap if the guest stands still
     # else the guest resolves the station's address first, and its kernel drops answers if that takes long
-    warm_up(guest.topology.station, flows, Deadline(ANSWER_S, "the guest to answer", Awaited.GUEST))
+    warm_up(guest.topology.station, flows, Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
     guest.agent.pause_reflector(receive_buffer=BUFFER)
     with TrafficSession(guest.topology.station, flows, settings, keep_frames=0) as session:
         session.wait_sent(Deadline(SENT_S, "packets to be sent"))

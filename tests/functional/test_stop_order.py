@@ -8,7 +8,6 @@ from cprlib.deadline import Deadline
 from cprlib.evidence.records import Role
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import (
-    TRAFFIC_ANSWER_S,
     check_order,
     check_source_released,
     check_source_stands_still,
@@ -17,6 +16,7 @@ from cprlib.testing.hand_over import (
 )
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.traffic.probes import TRAFFIC_ANSWER_S
 from cprlib.update.hooks import PauseAtFdsSent
 from cprlib.update.live_update import LiveUpdate
 from cprlib.update.proxy import ChannelProxy

@@ -15,7 +15,6 @@ from cprlib.qemu.migration_format import release_path
 from cprlib.testing.equivalence import compare_with_release
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import (
-    TRAFFIC_ANSWER_S,
     check_order,
     check_vhost_carries,
     failing_migration,
@@ -23,6 +22,7 @@ from cprlib.testing.hand_over import (
 )
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.traffic.probes import TRAFFIC_ANSWER_S
 from cprlib.update.outcome import wait_migration
 from cprlib.update.proxy import ChannelProxy
 

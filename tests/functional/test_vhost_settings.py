@@ -18,10 +18,11 @@ from cprlib.linux.supervised_calls import IOCTL, MadeCall, SupervisedCalls, Syst
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import differences
 from cprlib.testing.guest_spec import GuestSpec
-from cprlib.testing.hand_over import TRAFFIC_ANSWER_S, failing_migration, probing
+from cprlib.testing.hand_over import failing_migration, probing
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import use_queue_pairs
+from cprlib.traffic.probes import TRAFFIC_ANSWER_S
 from cprlib.update.faults import faults_named
 
 QUEUES = 2

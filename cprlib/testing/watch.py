@@ -131,9 +131,10 @@ class TrafficWatch:
         :param after: by :meth:`sample_end`.
         """
         guest, agent = self.guest, self.guest.agent
-        single_packets = time_single_packets(guest.topology.station, agent, self.flows, self.ports)
+        earlier = self.single_packets
+        single_packets = time_single_packets(guest.topology.station, agent, self.flows, self.ports, earlier)
         if self.updates:
-            yield single_packets_check(self.single_packets, single_packets)
+            yield single_packets_check(earlier, single_packets)
             before = per_packet(self.first.notifications, self.before[0].notifications)
             yield from notification_checks(before, per_packet(self.before[-1].notifications, after.notifications))
             if self.idle:

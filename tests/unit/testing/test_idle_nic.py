@@ -43,16 +43,24 @@ def test_single_packets(before: Delays, after: Delays, outcome: Outcome) -> None
 
 
 @pytest.mark.parametrize(
-    ("delays", "shortest", "sent"),
+    ("before", "delays", "shortest", "sent"),
     [
-        ([8.0], 8.0, 1),
-        ([420.0, 5.0], 5.0, 2),  # a burst of the host's load
-        ([420.0, 400.0, 410.0], 400.0, 3),
-        ([420.0, None], None, 2),
+        (None, [8.0], 8.0, 1),
+        (None, [420.0, 5.0], 5.0, 2),  # a burst of the host's load
+        (None, [420.0, 400.0, 410.0], 400.0, 3),
+        (None, [420.0, None], None, 2),
+        (4.0, [420.0] * 5 + [310.0], 310.0, 6),
+        (4.0, [420.0] * 10, 420.0, 10),  # a defect delays each
+        (4.0, [9000.0, 5.0, 6.0, 7.0], 5.0, 4),  # the guest stood still
+        (4.0, [6000.0, 8.0] * 5, 6000.0, 10),  # each second one is stuck until another packet comes
     ],
 )
 def test_slow_packets_of_the_guest_are_sent_again(
-    delays: list[float | None], shortest: float | None, sent: int, monkeypatch: pytest.MonkeyPatch
+    before: float | None,
+    delays: list[float | None],
+    shortest: float | None,
+    sent: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     requests: list[str] = []
     agent = SimpleNamespace(
@@ -76,8 +84,10 @@ def test_slow_packets_of_the_guest_are_sent_again(
 
     monkeypatch.setattr(idle_nic, "Listener", Arrivals)
     monkeypatch.setattr("cprlib.testing.idle_nic.time.time_ns", lambda: now_ns)
-    found = time_single_packets(cast("NetworkNamespace", None), cast("AgentConnection", agent), (), (7000,))
-    assert found == {"from the guest's port 7000": shortest}
+    title = "from the guest's port 7000"
+    earlier = None if before is None else {title: before}
+    found = time_single_packets(cast("NetworkNamespace", None), cast("AgentConnection", agent), (), (7000,), earlier)
+    assert found == {title: shortest}
     assert requests == ["send from 7000", "reset"] * sent
 
 

@@ -197,7 +197,7 @@ def test_order_of_descriptors_is_none_of_link_switchs_business() -> None:
 
 def test_delay_before_the_descriptors_is_seen() -> None:
     late = replace(GOOD, events=(GOOD.events[0], Event(Step.FDS_SENT, 501_000_000, Who.SOURCE), GOOD.events[2]))
-    assert outcomes(tuple(delay_checks(late)))["fds-sent-without-delay"] is Outcome.FAIL
+    assert outcomes(tuple(delay_checks(late)))["fds-sent-without-delay"] is Outcome.INCONCLUSIVE  # no control run
     assert outcomes(tuple(delay_checks(late, 100.0)))["fds-sent-without-delay"] is Outcome.FAIL
     assert outcomes(tuple(delay_checks(late, 210.0)))["fds-sent-without-delay"] is Outcome.PASS  # a busy machine
 
@@ -211,7 +211,7 @@ def test_delay_while_the_sender_stood_still_is_the_machines() -> None:
 
 def test_target_that_waits_before_it_runs_the_guest_is_seen() -> None:
     late = replace(GOOD, events=(*GOOD.events[:2], Event(Step.RESUME, 507_000_001, Who.TARGET), GOOD.events[3]))
-    found = {check.name: check for check in delay_checks(late)}
+    found = {check.name: check for check in delay_checks(late, 133.0)}
     assert found["resumed-without-delay"].outcome is Outcome.FAIL
     assert found["resumed-without-delay"].expected == "within 400 ms of STATE_LOADING"
     assert found["fds-sent-without-delay"].outcome is Outcome.PASS

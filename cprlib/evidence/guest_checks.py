@@ -111,13 +111,13 @@ def death_checks(folder: Path, counts_against_qemu: bool) -> tuple[Check, ...]:
     return tuple(found)
 
 
-def starvation_checks(folder: Path, control_run_ms: float, failed_update: bool) -> tuple[Check, ...]:
+def starvation_checks(folder: Path, control_run_ms: float | None, failed_update: bool) -> tuple[Check, ...]:
     """A check for each QEMU in which a processor of the guest got no time for many seconds.
 
     It fails, since a target can lose the guest's timer interrupt, unless this machine may be the cause.
 
     :param folder: the case's, with the consoles.
-    :param control_run_ms: longest gap in the control run, ms; 0 without one.
+    :param control_run_ms: longest gap in the control run, ms; None without one: then nothing is known of the machine.
     :param failed_update: the source has run the guest after an update that failed, too.
     """
     found = []
@@ -127,6 +127,8 @@ def starvation_checks(folder: Path, control_run_ms: float, failed_update: bool) 
             outcome, message = Outcome.FAIL, f"in the {name}, a processor of the guest got no time: {line}"
             if name == SOURCE and not failed_update:
                 outcome, message = Outcome.INCONCLUSIVE, f"without an update, {message}"
+            elif control_run_ms is None:
+                outcome, message = Outcome.INCONCLUSIVE, f"without a control run, {message}"
             elif control_run_ms >= STANDSTILL_MS:
                 outcome = Outcome.INCONCLUSIVE
                 message += f"; the longest gap in the control run was {control_run_ms:,.0f} ms"

@@ -297,7 +297,7 @@ class GuestCase(CaseChecks):
 
     def note_death(self) -> None:
         """Add it to the evidence when a QEMU crashed, or the guest's kernel died or got no processor time."""
-        control_run_ms = self.evidence.instrument.control_run_interruption_ms or 0.0
+        control_run_ms = self.evidence.instrument.control_run_interruption_ms
         starved = starvation_checks(self.folder, control_run_ms, failed_update=bool(self.evidence.faults))
         self.evidence = self.evidence.with_checks(*death_checks(self.folder, self.counts_against_qemu), *starved)
 

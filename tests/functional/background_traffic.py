@@ -176,7 +176,7 @@ def _add_streams(
                 plan.name,
                 "stamp",
                 sent=measured.sent,
-                lost=len(measured.missing_forward) + len(measured.missing_return),
+                lost=_lost(measured, socket_drops) if complete else None,
                 duplicates=measured.duplicates.total,
                 reordered=measured.reordered.total,
                 longest_stall_ms=interruption.high_ns / 1e6 if interruption else None,
@@ -189,6 +189,12 @@ def _add_streams(
                 f"{measured.sent} of {counters[index].sent} packets logged, {socket_drops} dropped by sockets",
             ),
         )
+
+
+def _lost(measured: GuestStream, socket_drops: int) -> int | None:
+    """Packets lost on the way, those apart that the sockets at both ends dropped; None when these may be all."""
+    lost = len(measured.missing_forward) + len(measured.missing_return)
+    return None if 0 < lost <= socket_drops else max(0, lost - socket_drops)
 
 
 def _losses(measured: GuestStream) -> str:

@@ -9,9 +9,14 @@ import pytest
 
 import background_traffic
 from background_traffic import measure_guest_stream
+from cprlib.evidence.records import Stream
 from cprlib.guest.agent import AgentConnection
+from cprlib.guest.packet_log import LAYOUT, PacketLog, RecordKind
+from cprlib.guest.replies import SenderStream
+from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.figures import PerDirection
 from cprlib.traffic.packet_records import Reflection
+from cprlib.traffic.station_endpoints import ReflectorLog
 
 pytestmark = pytest.mark.fast
 
@@ -43,3 +48,27 @@ def test_a_stream_from_the_guest_is_measured_at_the_station() -> None:
     assert (stream.duplicates, stream.reordered) == (PerDirection(0, 1), PerDirection(1, 0))
     assert stream.interruption is not None
     assert stream.interruption.low_ns <= stop + 1000 <= stream.interruption.high_ns + 1000
+
+
+@pytest.mark.parametrize(
+    ("missing", "dropped", "unlogged", "lost"),
+    [(0, 0, 0, 0), (2, 0, 0, 2), (2, 2, 0, None), (2, 1, 0, 1), (2, 0, 1, None)],
+    ids=["good", "lost", "dropped by a socket", "one dropped of two", "incomplete log"],
+)
+def test_what_the_own_sockets_dropped_is_no_loss(missing: int, dropped: int, unlogged: int, lost: int | None) -> None:
+    sent = 6
+    packets = b"".join(LAYOUT.pack(n, 0, n, 0, 0, 0, 44, 0, 0, RecordKind.SENT) for n in range(sent - unlogged))
+    arrived = range(sent - missing)
+    answers = b"".join(LAYOUT.pack(n, n, n, 0, 0, 0, 44, 0, 0, RecordKind.ANSWER) for n in arrived)
+    agent = SimpleNamespace(sender_log=lambda: PacketLog(packets + answers, 0))
+    streams: list[Stream] = []
+    case = SimpleNamespace(
+        guest=SimpleNamespace(agent=agent),
+        parameters=SimpleNamespace(rate=1000),
+        add_stream=lambda stream, _check: streams.append(stream),
+    )
+    counters = [cast("SenderStream", SimpleNamespace(sent=sent, source_port=9, socket_drops=-1))]
+    reflector = ReflectorLog(tuple(Reflection(n, n, n, n, "fd75::2", 9) for n in arrived), dropped, {})
+    plans = [(background_traffic.GUEST_STREAMS[0], 0)]
+    background_traffic._add_streams(cast("MeasuredCase", case), plans, counters, reflector)
+    assert streams[0].lost == lost

@@ -74,18 +74,22 @@ def expect_nothing_closed_twice(case: MeasuredCase, calls: SupervisedCalls, prog
     :param calls: have recorded close(2) of this QEMU. :param first: number of the first attempt (:func:`attempts`).
     """
     tester, rows = RefusalTester(case.guest.machine), [row for row in refusals(programs) if row.because == NO_VHOST]
+    earlier = len(calls.made)
     for row in attempts(rows, first):
         tester.attempt(row)
-    closed, twice = set[int](), list[int]()
-    made = [call for call in calls.made if call.pid == case.guest.machine.pid]
+    closed, twice, pid = set[int](), list[int](), case.guest.machine.pid
+    made = [call for call in calls.made if call.pid == pid]
     for call in made:
         number = call.arguments[0]
         if call.descriptor_open:
             closed.add(number)
         elif number in closed:
             twice.append(number)
-    expected = f"no descriptor is closed twice in {len(made)} calls of close(2)"
-    case.expect_empty("nothing-closed-twice", twice, expected, "QEMU closed descriptors twice")
+    name, expected = "nothing-closed-twice", f"no descriptor is closed twice in {len(made)} calls of close(2)"
+    if any(call.pid == pid for call in calls.made[earlier:]):
+        case.expect_empty(name, twice, expected, "QEMU closed descriptors twice")
+    else:
+        case.inconclusive(name, expected, "no call of close(2) was recorded")
 
 
 def expect_down_script(case: MeasuredCase, programs: Programs) -> None:

@@ -263,6 +263,10 @@ def end_checks(update: UpdateResult) -> Iterator[Check]:
     source was ended.
     """
     first = update.times_ns
+    if update.downtime_ms is None and update.source_exit is not None and Step.COMPLETED in first:
+        # a migration that has completed has one (populate_time_info(), migration/migration.c)
+        expected, meaning = "a downtime of the completed migration (query-migrate)", "query-migrate has no downtime"
+        yield Check.of("downtime-reported", False, expected, "none", meaning)
     if update.downtime_ms is not None and {Step.STOP, Step.RESUME, Step.COMPLETED, Step.SOURCE_QUIT} <= first.keys():
         stop, reported = first[Step.STOP], update.downtime_ms
         still_ms = (min(first[Step.RESUME], first[Step.COMPLETED]) - stop) / 1e6

@@ -236,13 +236,22 @@ def test_source_that_crashed_at_its_end_is_seen() -> None:
 
 @pytest.mark.parametrize(
     ("downtime_ms", "outcome"),
-    [(400, Outcome.PASS), (350, Outcome.PASS), (20, Outcome.FAIL), (7967, Outcome.FAIL), (-1, Outcome.FAIL)],
+    [
+        (400, Outcome.PASS),
+        (350, Outcome.PASS),
+        (20, Outcome.FAIL),
+        (7967, Outcome.FAIL),
+        (-1, Outcome.FAIL),
+        (None, Outcome.FAIL),
+    ],
 )
-def test_the_reported_downtime_is_that_of_the_events(downtime_ms: float, outcome: Outcome) -> None:
+def test_the_reported_downtime_is_that_of_the_events(downtime_ms: float | None, outcome: Outcome) -> None:
     times_ms = {Step.STOP: 0, Step.RESUME: 390, Step.COMPLETED: 400, Step.SOURCE_QUIT: 600}
     events = tuple(Event(name, ms * 1_000_000, Who.SOURCE) for name, ms in times_ms.items())
-    checks = outcomes(end_checks(replace(GOOD, events=events, downtime_ms=downtime_ms)))
-    assert checks["downtime-reported"] is outcome
+    update = replace(GOOD, events=events, downtime_ms=downtime_ms)
+    assert outcomes(end_checks(update))["downtime-reported"] is outcome
+    if downtime_ms is None:  # the source is the target now
+        assert not [*end_checks(replace(update, source_exit=None))]
 
 
 def test_the_guest_stands_still_from_the_moment_its_clocks_stop() -> None:

@@ -6,12 +6,14 @@ Each brings the guest there, updates it, and ends the state. See nic_moments.py.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, QmpRefused
+from cprlib.errors import Awaited, InstrumentError, QmpRefused
 from cprlib.guest.image import BZ_IMAGE
 from cprlib.testing.nic_view import read_tap_view
+from cprlib.update.events import Step
 from host_operations import EVENT_S, start_reboot, wait_booted
 from nic_moments import OFFLOADS, further_netdev
 from operated_guest import OperatedGuest
@@ -21,7 +23,7 @@ UPDATES_IN_A_BOOT = 5
 SPURIOUS = "/sys/firmware/acpi/interrupts/sci_not"  # ACPI interrupts (SCI) with nothing to handle
 MOST_SPURIOUS = 3  # one may come again before it is acknowledged
 POWER_BUTTON = "/sys/firmware/acpi/interrupts/ff_pwr_btn"  # how often it was pressed, and the state of the event
-ALARM, ALARM_S = "/sys/class/rtc/rtc0/wakealarm", 2  # empty without an alarm that is to come
+ALARM, ALARM_S = "/sys/class/rtc/rtc0/wakealarm", 3  # empty without an alarm that is to come; it comes up to 1 s early
 WAYS_TO_SUSPEND = "/sys/power/mem_sleep"  # "deep" is ACPI S3
 
 
@@ -91,10 +93,23 @@ def powered_off(guest: OperatedGuest) -> list[str]:
 
 
 def alarm_set(guest: OperatedGuest) -> list[str]:
-    """The guest has set the alarm of its real-time clock, which comes in the target."""
-    guest.updater.live_update("alarm-set", lambda: guest.agent.set_alarm(ALARM_S))
+    """The guest has set the alarm of its real-time clock, which comes in the target.
+
+    :raises InstrumentError: the source ran the guest for so long that it may have come there.
+    """
+    asked_ns = time.time_ns()
+
+    def set_alarm() -> None:
+        nonlocal asked_ns
+        asked_ns = time.time_ns()
+        guest.agent.set_alarm(ALARM_S)
+
+    guest.updater.live_update("alarm-set", set_alarm)
     came = Deadline(ALARM_S + EVENT_S, "the alarm of the guest's real-time clock", Awaited.GUEST)
     came.poll(lambda: not guest.agent.files([ALARM])[ALARM].text.strip(), 0.05)
+    stops_ns = (update.times_ns.get(Step.STOP, 0) for update in guest.running_guest.updates[-1:])
+    if (ran_s := (max(stops_ns, default=0) - asked_ns) / 1e9) > ALARM_S - 1:
+        raise InstrumentError("see the alarm in the target", f"the source still ran the guest for {ran_s:.1f} s")
     return []
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +13,13 @@ from typing import cast
 
 import pytest
 
+import run_state_moments
 from cprlib.errors import Awaited, CaseEnded, CprlibError, DeadlineExceeded, InstrumentError, QemuFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Role
 from cprlib.testing.checks import CaseChecks
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.update.events import Step
 from cprlib.update.mechanism import Mechanism
 from operated_guest import OperatedGuest
 from operations import CheckedOperations, Operation, OperationResult, run_operations
@@ -161,3 +166,22 @@ def test_an_answer_that_comes_late_while_there_must_be_none_is_seen() -> None:
     guest = SimpleNamespace(probes=[probes], wait_others=late.clear)
     found = OperatedGuest.answers_while(cast(OperatedGuest, guest), "the interface was down")
     assert found == ["1 packets were answered while the interface was down"]
+
+
+@pytest.mark.parametrize("ran_s", [0.5, 2.5])
+def test_an_alarm_that_may_have_come_in_the_source_shows_nothing(ran_s: float) -> None:
+    updates: list[SimpleNamespace] = []
+
+    def live_update(_label: str, before_migrate: Callable[[], None]) -> None:
+        before_migrate()
+        updates.append(SimpleNamespace(times_ns={Step.STOP: time.time_ns() + int(ran_s * 1e9)}))
+
+    files = {run_state_moments.ALARM: SimpleNamespace(text="\n")}
+    guest = SimpleNamespace(
+        updater=SimpleNamespace(live_update=live_update),
+        running_guest=SimpleNamespace(updates=updates),
+        agent=SimpleNamespace(set_alarm=lambda _: None, files=lambda _: files),
+    )
+    late = pytest.raises(InstrumentError, match="still ran the guest for")
+    with late if ran_s > 1 else contextlib.nullcontext():
+        assert run_state_moments.alarm_set(cast(OperatedGuest, guest)) == []

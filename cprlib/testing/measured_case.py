@@ -11,7 +11,6 @@ from pathlib import Path
 from cprlib.deadline import Deadline
 from cprlib.errors import (
     Awaited,
-    CprlibError,
     DeadlineExceeded,
     GuestFailed,
     InstrumentError,
@@ -194,8 +193,8 @@ class MeasuredCase(GuestCase):
                     drops = trace.report()
             after, later, last = read_hop_counters(self.guest), view_guest(self.guest.agent), watch.sample_end()
             silent = self._extend_control_run(session.sent)
-        except CprlibError:
-            with contextlib.suppress(CprlibError):  # figures that are known; expect_survival() records the error
+        except Exception:  # also of a QEMU that is gone from /proc, and of Avocado at the end of the test's time
+            with contextlib.suppress(Exception):  # figures that are known; expect_survival() records the error
                 self._collect(session, before, after, drops)
             raise
         result = self._collect(session, before, after, drops)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from avocado.core import exceptions
 
 from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, InstrumentError, UpdateFailed
 from cprlib.evidence.case import CaseEvidence, Packets
@@ -117,6 +118,8 @@ def test_a_good_run_has_a_ledger_and_the_checks_of_the_watch(case: MeasuredCase)
         GuestFailed("use the guest", "it died"),
         InstrumentError("read the descriptors", "the process ended"),
         HANGS,
+        exceptions.TestInterrupt("Test interrupted: Timeout reached"),
+        ProcessLookupError(3, "No such process"),
     ],
 )
 def test_figures_are_kept_when_the_body_fails(case: MeasuredCase, error: Exception) -> None:

@@ -22,7 +22,8 @@ from cprlib.update.mechanism import Mechanism
 from cprlib.update.running_guest import RunningGuest
 
 Reader = Callable[[RunningGuest], Values]
-SETTLE_S, POLL_S, ALL_S, JOIN_S = 0.6, 0.15, 60.0, 3.0
+SETTLE_S, LEAST_READINGS = 3.0, 4  # time for a difference to go away, and how often it is read at least
+POLL_S, ALL_S, JOIN_S = 0.15, 60.0, 3.0
 
 
 def _read_queries(guest: RunningGuest) -> Values:
@@ -119,7 +120,7 @@ def compare_state(
 ) -> EquivalenceRecord:
     """Compare the state now with an earlier one.
 
-    A difference that goes away within a moment, as a thread that ends, is none: that side is read again.
+    A difference that goes away within 3 s, as a thread that ends, is none: that side is read again, 3 times or more.
 
     :param subject: what has happened since, for the report.
     :param sides: some of :data:`READERS`; those of the earlier state when empty.
@@ -134,7 +135,7 @@ def compare_state(
     def settled() -> EquivalenceRecord | None:
         accelerator = guest.machine.settings.accelerator
         record = compare(before, states[-1], comparison, guest.mechanism, allowed, subject, accelerator)
-        if settling.expired or not record.differences:
+        if not record.differences or (settling.expired and len(states) >= LEAST_READINGS):
             return record
         states.append(states[-1].updated(read_state(guest, {side_of(item.path) for item in record.differences})))
         return None

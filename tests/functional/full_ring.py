@@ -249,11 +249,16 @@ def each_frame_once(case: MeasuredCase, when: str) -> Iterator[None]:
     """
     before = _wait_settled(case)
     yield
+    beyond: list[int] = []
+
+    def counted() -> bool:
+        beyond.append(_frames_beyond(case) - before)
+        return beyond[-1] == 0
+
     with contextlib.suppress(DeadlineExceeded):  # the guest counts a frame after the tap
-        deadline = Deadline(ARRIVE_S, "the frames")
-        deadline.poll(lambda: _frames_beyond(case) == before, 0.05)
+        Deadline(ARRIVE_S, "the frames").poll(counted, 0.05)
     name, meaning = f"each-frame-once-{when}", "frames that the tap got beyond those that the guest has sent"
-    case.expect_equal(name, _frames_beyond(case) - before, 0, meaning, family="each-frame-once")
+    case.expect_equal(name, beyond[-1], 0, meaning, family="each-frame-once")
 
 
 def _wait_settled(case: MeasuredCase) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import FLOW, INSTRUMENT_CHECK, Budget, Check, InstrumentHealth, Outcome, Role, Stream
-from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
+from cprlib.traffic.control_run import LONGEST_STANDSTILL, ControlRun, check_instrument, check_measurement
 from cprlib.traffic.ledger import GuestStop, Ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.update.events import Step
@@ -103,13 +103,24 @@ def packets_of(result: TrafficResult) -> Packets:
     return Packets.from_ns(sent_ns, reflected_ns, returned_ns)
 
 
-def after_update_check(result: TrafficResult) -> Check:
-    """The guest loses nothing in a further control run, after its updates: such a loss is no matter of the machine."""
+def after_update_check(result: TrafficResult, control_run: ControlRun | None, queue_length: int) -> Check:
+    """The guest loses nothing in a further control run, after its updates: such a loss is no matter of the machine.
+
+    Inconclusive when a pause filled the tap's queue, and the machine had such pauses before the updates.
+
+    :param control_run: before the updates.
+    :param queue_length: packets that a tap queue holds.
+    """
     name, expected = "nothing-lost-afterwards", f"each of {result.sent} packets answered"
     if not result.lost:
         return Check(name, Outcome.PASS, expected, "none lost")
     validity = check_instrument(result)
     if not validity.conclusive:
         return Check(name, Outcome.INCONCLUSIVE, expected, "; ".join(validity.problems))
+    room_ms = Budget(queue_length, result.settings.rate / len(result.flows)).longest_pause_ms or 0.0
+    pause_ms, still_ms = result.interruption.forward.high_ms or 0.0, (control_run and control_run.floor_ms) or 0.0
+    if result.lost == result.lost_forward and room_ms < pause_ms < still_ms / LONGEST_STANDSTILL:
+        reason = f"{result.lost} lost in a pause of {pause_ms:,.0f} ms, the tap's queue lasts {room_ms:,.0f} ms"
+        return Check(name, Outcome.INCONCLUSIVE, expected, f"{reason}; before the update {still_ms:,.0f} ms")
     meaning = f"{result.lost} of {result.sent} packets lost after the update, while nothing was updated"
     return Check(name, Outcome.FAIL, expected, f"{result.lost} lost", meaning)

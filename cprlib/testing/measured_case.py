@@ -296,11 +296,12 @@ class MeasuredCase(GuestCase):
             self.warn(error.one_line())
         result = session.result(log, reflector_drops=overflow)
         control_runs = tuple(run.result(log, reflector_drops=overflow) for run in self._control_runs)
+        control_run = ControlRun(control_runs) if control_runs else None
         if self._control_after:
             later = self._control_after.result(log, reflector_drops=overflow)
-            self.add_checks(after_update_check(later))
-            control_runs += (later,) if not later.lost else ()
-        control_run = ControlRun(control_runs) if control_runs else None
+            self.add_checks(after_update_check(later, control_run, self.parameters.queue_length))
+            if not later.lost:
+                control_run = ControlRun((*control_runs, later))
         self.evidence = with_traffic(self.evidence, result, control_run, self.parameters.queue_length)
         self.evidence = replace(
             self.evidence,

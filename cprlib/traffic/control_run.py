@@ -9,6 +9,7 @@ from cprlib.traffic.figures import PerDirection
 from cprlib.traffic.result import TrafficResult
 
 PACING_P99_LIMIT_NS = 20_000_000  # above it a gap in the answers may be the sender's own
+LONGEST_STANDSTILL = 0.05  # share of an interruption; a machine whose control run has a longer gap may be its cause
 LEAST_CONTROL_SHARE = 0.5  # of a measured run's packets: a shorter control run proves nothing about it
 
 

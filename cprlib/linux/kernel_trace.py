@@ -7,12 +7,16 @@
 - ``skb:consume_skb`` in ``tun_do_read()``: a task, a worker or QEMU's main loop, has read a packet from a tap;
 - ``net:netif_receive_skb_entry`` for a tap: a task has written a packet of the guest into it (drivers/net/tun.c).
 
+The taps are those of the whole host. A reader or writer that is older than this process is of another VM: each case
+starts its own QEMUs.
+
 This does not depend on any message of QEMU, so it also finds a silent fall back to userspace virtio.
 """
 
 from __future__ import annotations
 
 import enum
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprlib.errors import InstrumentError
+from cprlib.linux.procfs import process_start
 from cprlib.linux.tracefs import TRACEFS, EventUnusable, Filter, TraceLine, Tracepoints
 
 ETH_P_RARP = 0x8035  # linux/if_ether.h
@@ -154,8 +159,13 @@ class KernelTrace(Tracepoints):
         trace = self.read()
         if trace.lost:  # the oldest ones, without which those of the source look complete
             return KernelReport(f"the kernel's trace lost {trace.lost} events")
+        own_start = process_start(os.getpid()) or 0
+        events = kernel_events(trace.lines)
+        at_taps = [item for item in events if item.act in (Act.TAP_READ, Act.TAP_WRITTEN)]
+        started = {task: process_start(task) for task in {item.task for item in at_taps}}
+        others = {item for item in at_taps if (start := started[item.task]) is not None and start < own_start}
         unseen = {_ACTS[event.rpartition("/")[2]]: reason for event, reason in trace.left_out.items()}
-        return KernelReport(trace.unavailable, kernel_events(trace.lines), unseen)
+        return KernelReport(trace.unavailable, tuple(item for item in events if item not in others), unseen)
 
 
 def kernel_events(lines: Iterable[TraceLine]) -> tuple[KernelEvent, ...]:

@@ -1,5 +1,6 @@
 """Lines of the kernel trace are parsed; vhost workers are distinguished from QEMU's threads."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,19 @@ def test_only_the_workers_of_one_qemu_carry_packets() -> None:
     assert "read by {}" in report.other_carriers(53, 10_000_003_000)
     with pytest.raises(InstrumentError, match="no tracefs"):
         KernelReport("no tracefs").other_carriers(53, 0)
+
+
+def test_packets_of_other_vms_are_not_the_case_s(trace: KernelTrace) -> None:
+    """Process 1 is older than each case, one that has ended may be the case's, and so may a thread of this process."""
+    gone = 2**22 + 1  # above PID_MAX_LIMIT
+    for name in ("skb/consume_skb", "net/netif_receive_skb_entry"):
+        (trace._instance / "events" / name / "format").write_text(NEW_LAYOUT)
+    event = "[000] .....    10.000001: netif_receive_skb_entry: dev=tap0 napi_id=0x0 queue_mapping=1\n"
+    with trace:
+        tasks = (("vhost-1", 1), ("qemu", gone), ("qemu", threading.get_native_id()))
+        (trace._instance / "trace").write_text("".join(f" {name}-{task} {event}" for name, task in tasks))
+        report = trace.report()
+    assert report.at_tap(Act.TAP_WRITTEN).keys() == {f"qemu ({gone})", f"qemu ({threading.get_native_id()})"}
 
 
 def test_no_tracefs_is_reported_and_not_raised(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def received_kinds(
     that must not arrive are sent first: with one queue they would arrive before the others.
 
     :param expected: the kinds that must arrive.
-    :returns: a number when more arrived than were sent.
+    :returns: the wrong count when more arrived than were sent.
     """
     weights = {name: 1 << position for position, name in enumerate(kinds)}
     order = sorted(kinds, key=lambda name: name in expected)
@@ -134,7 +134,7 @@ def queues_of_flows(guest: RunningGuest) -> dict[int, tuple[int, ...]] | WrongCo
 
     The guest must not answer them: a flow would move to the queue of its answers (tun_flow_update()).
 
-    :returns: source ports by queue; a number when packets are missing, or more arrive than were sent.
+    :returns: source ports by queue; the wrong count when packets are missing, or more arrive than were sent.
     """
     weights = {30_000 + position: 1 << position for position in range(8)}
     sent, counts = sum(weights.values()), dict[int, int]()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cprlib.deadline import Deadline
@@ -28,7 +28,6 @@ from cprlib.files import write_text
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.packet_log import reflections
 from cprlib.linux.topology import guest_end, station_end
-from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.equivalence import wait_filters_settled
 from cprlib.testing.guest_case import GuestCase
@@ -61,18 +60,6 @@ FEW_UNDER_WAY_S = 0.02  # the number of packets under way varies by those of thi
 STEADY_POLLS = 4
 BETWEEN_S = 0.3  # traffic between two updates of a chain
 CONTROL_RUN_S = 1.2  # of control run for each update of a chain, which takes about 1.5 s
-
-
-@dataclass(frozen=True, slots=True)
-class ChainStep:
-    """One update of a chain.
-
-    :param qemu: QEMU of the target; the source's when None.
-    :param note: for the report.
-    """
-
-    qemu: QemuBinary | None = None
-    note: str = ""
 
 
 def reflector_log(agent: AgentConnection) -> tuple[list[Reflection], int]:
@@ -262,16 +249,17 @@ class MeasuredCase(GuestCase):
         with contextlib.suppress(DeadlineExceeded):
             session.wait_for_answers(answers, Deadline(seconds + 20, "traffic to flow between two updates"))
 
-    def update_chain(self, steps: Iterable[ChainStep], *, growth: bool = True) -> None:
+    def update_chain(self, count: int, *, growth: bool = True) -> None:
         """Update the guest several times under one traffic; each update has the checks of a single one.
 
-        :param growth: compare descriptors, memory and device state of the targets, which may differ between two QEMUs.
+        :param count: number of updates.
+        :param growth: compare descriptors, memory and device state of the targets.
         """
         targets, recorded = [], list[RecordMainChannel]()
         with self.under_traffic():
-            for step in steps:
+            for _ in range(count):
                 recorded += [RecordMainChannel()] if growth else []
-                update = self.live_update(step.qemu, note=step.note, hooks=recorded[-1:])
+                update = self.live_update(hooks=recorded[-1:])
                 targets.append(update.source_before)  # the target before, which has run the guest for a while
                 self.let_traffic_flow(BETWEEN_S)
             targets.append(view(self.guest.machine))

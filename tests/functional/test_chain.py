@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.measured_case import CONTROL_RUN_S, ChainStep
+from cprlib.testing.measured_case import CONTROL_RUN_S
 
 
 class Chain(LiveUpdateTest):
@@ -22,7 +22,7 @@ class Chain(LiveUpdateTest):
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:delete-all-fds,patch:4,mechanism:cpr,vhost:on,queues:2,chain:5
         """
-        steps = [ChainStep()] * (self.parameters.chain or 5)
+        updates = self.parameters.chain or 5
         with self.given_guest(GuestSpec(queues=2, vhost=True)) as case:
-            case.run_control(CONTROL_RUN_S * len(steps))
-            case.update_chain(steps)
+            case.run_control(CONTROL_RUN_S * updates)
+            case.update_chain(updates)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cprlib.evidence.records import Role
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.measured_case import CONTROL_RUN_S, ChainStep
+from cprlib.testing.measured_case import CONTROL_RUN_S
 from cprlib.update.mechanism import Mechanism
 
 UPDATES = 3
@@ -24,4 +24,4 @@ class FdShare(LiveUpdateTest):
         """
         with self.given_guest(GuestSpec(Mechanism.FD_SHARE, role=Role.NEGATIVE_CONTROL)) as case:
             case.run_control(CONTROL_RUN_S * UPDATES)
-            case.update_chain([ChainStep()] * UPDATES, growth=False)
+            case.update_chain(UPDATES, growth=False)

@@ -11,7 +11,7 @@ from cprlib.evidence.records import Role
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.measured_case import CONTROL_RUN_S, ChainStep
+from cprlib.testing.measured_case import CONTROL_RUN_S
 from cprlib.update.mechanism import Mechanism
 
 NEGATIVE_CONTROL_UPDATES = 3  # by default: one may lose nothing, when no packet arrives while the guest stands still
@@ -57,7 +57,7 @@ class Matrix(LiveUpdateTest):
         role = Role.NEGATIVE_CONTROL if spec.mechanism.handling.may_lose else Role.UPDATE
         with self.given_guest(replace(spec, role=role)) as case:
             case.run_control(CONTROL_RUN_S * updates)
-            case.update_chain([ChainStep()] * updates, growth=False)
+            case.update_chain(updates, growth=False)
 
     def _update_mixed_nics(self, spec: GuestSpec) -> None:
         """Update a guest with a second NIC that is not handed over."""

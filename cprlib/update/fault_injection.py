@@ -65,6 +65,8 @@ BEFORE_MIGRATE = (Phase.TARGET_STARTED, Phase.CPR_READY, Phase.MODE_SET)
 def inject_fault(guest: RunningGuest, fault: Fault, hooks: Sequence[UpdateHook] = ()) -> FaultResult:
     """Update a guest with one fault. Where the target survives, the guest runs in it afterwards.
 
+    So it does when the update completes although it was not seen in the fault's phase.
+
     :param hooks: further ones, called after the fault's.
 
     :raises DeadlineExceeded: the update did not end.
@@ -80,9 +82,10 @@ def inject_fault(guest: RunningGuest, fault: Fault, hooks: Sequence[UpdateHook] 
         before = update.source_before
         try:
             refusal = update.begin()
-            outcome = FaultOutcome(fault, source, update.target, state, injection.acted_ns)
+            reached = not injection.not_reached
+            outcome = FaultOutcome(fault, source, update.target, state, injection.acted_ns, reached)
             migration = outcome.wait_migration(refusal.happened if refusal else "")
-            back_ms, target_exit = outcome.wait_survivor()
+            back_ms, target_exit = outcome.wait_survivor(migration.status)
             announced = outcome.wait_announced(migration.status, update.started_ns)
             if outcome.target_has_guest:
                 guest.move_to(update.target, stack.pop_all())
@@ -268,9 +271,8 @@ class FaultInjection(UpdateHook):
         if self._barrier:
             if not self._barrier.holds(update.target.pid):
                 return False
-        elif phase is Phase.VM_STOPPED:  # from the source's trace: its QMP may be blocked
-            states = update.source.trace.run_states()
-            if not any(time_ns >= update.started_ns and state == FINISHING for time_ns, state in states):
+        elif phase is Phase.VM_STOPPED:
+            if not _has_stopped(update.source, update.started_ns):
                 return False
         elif self._proxy and not self._proxy.held:
             return False
@@ -340,6 +342,16 @@ class FaultInjection(UpdateHook):
             lambda: (task_use(other.pid).run_ns, sys.maxsize), quiet_s=AT_REST_S, latest_s=PAUSE_S, interval=REST_POLL_S
         )
         os.kill(victim.pid, signal.SIGCONT)
+
+
+def _has_stopped(source: Machine, since_ns: int) -> bool:
+    """Whether the guest has stopped in the source: by its trace, as its QMP may be blocked, or by its event STOP.
+
+    :param since_ns: start of the update.
+    """
+    times = [time_ns for time_ns, state in source.trace.run_states() if state == FINISHING]
+    times += [event.received_ns for event in source.qmp.events if event.name == "STOP"]
+    return any(time_ns >= since_ns for time_ns in times)
 
 
 def _change_stream(proxy: ChannelProxy, action: Action) -> None:

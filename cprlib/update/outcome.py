@@ -80,6 +80,7 @@ class FaultOutcome:
 
     :param state: run state of the guest before the update.
     :param acted_ns: time of the fault (CLOCK_REALTIME).
+    :param reached: the update has reached the fault's phase.
     :param source_state, target_state: as in :class:`FaultResult`.
     :param target_has_guest: the target runs the guest and the source has been ended.
     :param target_ran: it ran the guest and has been ended.
@@ -90,6 +91,7 @@ class FaultOutcome:
     target: Machine
     state: str
     acted_ns: int
+    reached: bool
     source_state: str = "gone"
     target_state: str = "gone"
     target_has_guest: bool = False
@@ -139,12 +141,16 @@ class FaultOutcome:
                 Deadline(EVENT_S, "the event", Awaited.QEMU).poll(lambda: last() == status, 0.01)
         return last()
 
-    def wait_survivor(self) -> tuple[float | None, int | None]:
-        """Wait until the QEMU that has to survive has the guest.
+    def wait_survivor(self, status: str) -> tuple[float | None, int | None]:
+        """Wait until the QEMU that has to survive has the guest; the target when the update completed undisturbed.
 
+        :param status: of the migration, by query-migrate.
         :returns: ``back_ms`` and ``target_exit`` of :class:`FaultResult`.
         """
         fault = self.fault
+        if fault.survivor is Survivor.TARGET or (status == "completed" and not self.reached):
+            self._leave_guest_to_target()
+            return None, None
         if fault.survivor is Survivor.EITHER:
             return self._wait_either()
         if fault.survivor is not Survivor.SOURCE:
@@ -191,11 +197,8 @@ class FaultOutcome:
         return (after[0] - self.acted_ns) / 1e6 if after else None
 
     def _end_target(self) -> int | None:
-        """Leave the guest to a target that has to survive; else read how the target ends, and kill it."""
+        """Read how the target ends, and kill it."""
         target, fault = self.target, self.fault
-        if fault.survivor is Survivor.TARGET:
-            self._leave_guest_to_target()
-            return None
         if fault.survivor is Survivor.NEITHER and target.process.poll() is None:
             self.target_state = _run_state(target)
         ended = None

@@ -214,6 +214,11 @@ class FaultResult:
     def reached(self) -> bool:
         return not self.not_reached
 
+    @property
+    def undisturbed(self) -> bool:
+        """Whether the update completed without the fault, whose phase was not seen: the guest is in the target."""
+        return not self.reached and self.migration == "completed"
+
 
 def events_of(source: Machine, target: Machine, since_ns: int) -> tuple[Event, ...]:
     """The steps that the two QEMUs report.

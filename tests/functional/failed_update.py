@@ -95,15 +95,17 @@ class FaultSequence:
             case.add_fault(FaultRecord(fault, error=error.one_line()))
             return False
         case.expect_reached(result)
-        check_end(case, result, self._tap)
+        if result.undisturbed:
+            self._idle = None  # of a QEMU that has ended
+        else:
+            check_end(case, result, self._tap)
         self._check_reason(result)
         survived = case.guest.machine is source and fault.survivor is Survivor.SOURCE
         if survived and result.state_before != "running":  # before cont
             case.expect_same_state(self._state, StatePair.FAILED_UPDATE, "equivalent", fault.name, PAUSED_SIDES)
-        if fault.survivor is not Survivor.NEITHER:
-            case.expect_same_state(frozen, StatePair.PAUSED, "memory-and-registers-kept", fault.name)
         traffic_after_ms = None
-        if fault.survivor is not Survivor.NEITHER:
+        if fault.survivor is not Survivor.NEITHER or result.undisturbed:
+            case.expect_same_state(frozen, StatePair.PAUSED, "memory-and-registers-kept", fault.name)
             traffic_after_ms = self._check_guest(result)
         if case.guest.machine is not source:
             self._state = None
@@ -112,7 +114,7 @@ class FaultSequence:
         elif traffic_after_ms is not None and result.state_before == "running":
             case.expect_same_state(self._state, StatePair.FAILED_UPDATE, "equivalent", fault.name, HOST_SIDES)
         case.add_fault(fault_record_of(result, traffic_after_ms))
-        return fault.survivor is not Survivor.NEITHER and traffic_after_ms is not None
+        return traffic_after_ms is not None
 
     def _check_reason(self, result: FaultResult) -> None:
         """QEMU does not report the reason of an earlier update, which names the channels of that one."""
@@ -148,7 +150,7 @@ class FaultSequence:
             check_vhost_carries(case, "vhost", self._probes, self._trace, now)
             name, said = "no-downgrade", result.source_messages
             check_no_downgrade_message(case, name, said, may_fail=self.calls_fail)
-            if result.after is not None and fault.survivor is Survivor.SOURCE:
+            if result.after is not None and fault.survivor is Survivor.SOURCE and not result.undisturbed:
                 workers, queues = len(result.after.workers), machine.settings.netdevs[0].queues
                 case.expect_equal("workers", workers, queues, "vhost workers of the source")
         if result.state_before != "running":

@@ -181,8 +181,8 @@ def fail_update(
         calls.arm(replace(failure, descriptor=descriptor, other_than=sockets if failure.on_new else ()))
     answers = updates.inject([item.fault], more=more)
     made = all_made(case, name, calls)
-    said = "\n".join([machine.messages_since(before), query_migration(machine).error])
-    if item.said and made:
+    if item.said and made and case.guest.machine is machine:
+        said = "\n".join([machine.messages_since(before), query_migration(machine).error])
         with case.after_fault(name):
             expect_reported(case, "reported", said, item.said, item.messages)
             expect_errors_named(case, said, item.failures)
@@ -234,7 +234,10 @@ def fall_back(case: MeasuredCase, calls: SupervisedCalls) -> None:
         before, failure = machine.mark_messages(), Failure(SET_OWNER, times=times)
         calls.arm(failure)
         result = case.inject_fault(replace(*faults_named(fault), survivor=Survivor.SOURCE), name=name)
-        if all_made(case, name, calls):
+        made = all_made(case, name, calls)
+        if result.undisturbed:
+            return
+        if made:
             said = f"{machine.messages_since(before)}\n{result.error}"
             with case.after_fault(name):
                 expect_reported(case, "reported", said, VHOST_FAILED, times)

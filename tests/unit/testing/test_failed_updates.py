@@ -1,8 +1,10 @@
-"""A series of updates with faults: one that does not end, and its cause."""
+"""A series of updates with faults: one that does not end, and its cause; one whose phase was not seen."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -11,11 +13,15 @@ import failed_update
 from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.records import Outcome
 from cprlib.linux.kernel_trace import KernelTrace
+from cprlib.qemu.machine import Machine
+from cprlib.testing.guest_case import may_have_moved
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import Probes
 from cprlib.update.faults import faults_named
+from cprlib.update.results import FaultResult
 from failed_update import FaultSequence
-from tests.unit.testing.test_guest_case import guest_case
+from tests.unit.evidence.test_update_checks import fault_result
+from tests.unit.testing.test_guest_case import fake_machine, guest_case
 
 pytestmark = pytest.mark.fast
 CAUSE = "the target was killed from outside by SIGKILL"
@@ -43,3 +49,35 @@ def test_an_update_that_does_not_end_has_its_cause(
     assert not updates._one(*faults_named("cpr-garbage"))
     (check,) = case.evidence.checks
     assert (check.name, check.outcome, (failure or cause) in check.message) == ("ends", outcome, True)
+
+
+@pytest.mark.parametrize("name", ["cpr-garbage", "cancel-fds-sent", "source-killed-fds-sent", "cancel-state-loading"])
+def test_an_update_that_completes_undisturbed_accuses_no_qemu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The source was too slow for the harness to see the phase: the guest is in the target, and answers there."""
+    case = guest_case(tmp_path, lambda: None)
+    target = fake_machine(tmp_path, "target")
+    target.settings = SimpleNamespace(netdevs=[SimpleNamespace(vhost=False)])
+    seen = replace(
+        fault_result(name),
+        not_reached="nothing after 30 s",
+        migration="completed",
+        error="",
+        target_exit=None,
+        source_state="postmigrate",
+        target_state="running",
+    )
+
+    def inject(*_: object) -> FaultResult:
+        case.guest.machine = cast(Machine, target)
+        return seen
+
+    monkeypatch.setattr(failed_update, "inject_fault", inject)
+    probes = SimpleNamespace(wait_answers=lambda _: None)
+    updates = FaultSequence(cast(MeasuredCase, case), cast(KernelTrace, None), cast(Probes, probes), None)
+    assert updates._one(seen.fault)
+    outcomes = {check.name: check.outcome for check in case.evidence.checks}
+    assert outcomes == {"reached": Outcome.INCONCLUSIVE, "traffic": Outcome.PASS}
+    (record,) = case.evidence.faults
+    assert (record.reached, record.died_ns, may_have_moved(record)) == (False, None, True)

@@ -153,7 +153,7 @@ def test_an_update_makes_no_qemu_say_anything_new(tmp_path: Path, said: str, out
         ({"state_after": "paused"}, {"again-source-runs": Outcome.FAIL}),
         (
             {"not_reached": "nothing after 30 s", "migration": "completed"},
-            {"again-reached": Outcome.INCONCLUSIVE, "again-source-runs": Outcome.PASS},
+            {"again-reached": Outcome.INCONCLUSIVE},
         ),
         (
             {"not_reached": "it ended before", "migration": "failed"},

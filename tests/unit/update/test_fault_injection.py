@@ -1,17 +1,23 @@
-"""A fault's hook: what it records of a command that the source has to refuse."""
+"""A fault's hook: what it records of a command that the source has to refuse; then the QEMU that has the guest."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from cprlib.deadline import Deadline
 from cprlib.errors import QemuFailed, QmpRefused
+from cprlib.qemu.trace_log import TraceLog
+from cprlib.update import outcome
 from cprlib.update.fault_injection import FaultInjection
-from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
+from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor, faults_named
 from cprlib.update.live_update import LiveUpdate
+from cprlib.update.outcome import FaultOutcome
+
+from ..qemu.samples import machine_settings
 
 pytestmark = pytest.mark.fast
 
@@ -43,3 +49,66 @@ def test_a_second_migrate_has_to_be_refused(answer: QemuFailed | None, refused: 
     injection.at_phase(phase, cast("LiveUpdate", UpdateInPhase(answer)))
     assert injection.refused == refused
     assert injection.not_reached == ""  # the phase was reached, whatever the source answers
+
+
+def test_a_source_without_a_trace_log_has_stopped_by_its_event() -> None:
+    (fault,) = faults_named("target-killed-vm-stopped")
+    events = [SimpleNamespace(name="STOP", received_ns=90)]  # of an update before
+    source = SimpleNamespace(trace=TraceLog((), ()), qmp=SimpleNamespace(events=events))
+    update = cast("LiveUpdate", SimpleNamespace(migrate_reply=None, source=source, started_ns=100))
+    assert not FaultInjection(fault)._arrived(update)
+    events.append(SimpleNamespace(name="STOP", received_ns=101))
+    assert FaultInjection(fault)._arrived(update)
+
+
+ACTED_NS = 1000
+
+
+class Qemu:
+    """A QEMU with a run state and events; it ends when it is killed or quits.
+
+    :param events: names, all after the fault. :param state: empty when it has ended.
+    """
+
+    def __init__(self, state: str, *events: str) -> None:
+        self.name, self.state, self.settings, self.incoming = "QEMU", state, machine_settings(), True
+        self.process = self.qmp = self
+        self.trace = TraceLog((), ())
+        self.events = [SimpleNamespace(name=name, time_ns=ACTED_NS + 1, received_ns=ACTED_NS + 1) for name in events]
+
+    def poll(self) -> int | None:
+        return None if self.state else -9
+
+    exit_status = poll
+
+    def status(self) -> str:
+        if not self.state:
+            raise QemuFailed("run query-status", "the connection broke")
+        return self.state
+
+    def wait_ready(self, _seconds: float = 0) -> None:
+        self.status()
+
+    def wait_status(self, *states: str, seconds: float = 0) -> None:
+        Deadline(0, "the state").poll(lambda: self.status() in states, 0, lambda: f"{seconds}")
+
+    def quit(self) -> None:
+        self.state = ""
+
+
+@pytest.fixture(autouse=True)
+def _kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcome, "kill_group", Qemu.quit)
+
+
+def outcome_of(name: str, source: Qemu, target: Qemu, *, reached: bool = True) -> FaultOutcome:
+    (fault,) = faults_named(name)
+    return FaultOutcome(fault, cast(Any, source), cast(Any, target), "running", ACTED_NS, reached)
+
+
+@pytest.mark.parametrize("name", ["cpr-garbage", "source-killed-fds-sent", "cancel-main-connected", "unnoticed-death"])
+def test_a_target_of_an_undisturbed_update_keeps_the_guest(name: str) -> None:
+    source, target = Qemu("postmigrate"), Qemu("running", "RESUME")
+    found = outcome_of(name, source, target, reached=False)
+    assert found.wait_survivor("completed") == (None, None)
+    assert (found.target_has_guest, found.source_state, source.poll(), target.poll()) == (True, "postmigrate", -9, None)

@@ -192,6 +192,7 @@ class FaultOutcome:
         """Wait until the source has its run state of before; returns ``back_ms`` of :class:`FaultResult`."""
         with contextlib.suppress(DeadlineExceeded):
             self.source.wait_status(self.state, seconds=RESUME_S)
+        self.source_state = _run_state(self.source)
         events = [item for item in self.source.qmp.events if item.name == "RESUME"]
         after = [item.time_ns for item in events if item.time_ns >= self.acted_ns]
         return (after[0] - self.acted_ns) / 1e6 if after else None

@@ -112,3 +112,9 @@ def test_a_target_of_an_undisturbed_update_keeps_the_guest(name: str) -> None:
     found = outcome_of(name, source, target, reached=False)
     assert found.wait_survivor("completed") == (None, None)
     assert (found.target_has_guest, found.source_state, source.poll(), target.poll()) == (True, "postmigrate", -9, None)
+
+
+def test_the_state_of_a_source_that_survives_is_in_the_report() -> None:
+    found = outcome_of("target-killed-loading", Qemu("running", "STOP", "RESUME"), Qemu(""))
+    assert found.wait_survivor("failed") == (1e-6, -9)
+    assert found.source_state == "running"

@@ -21,6 +21,7 @@ ENDED_STATES = (*FAILED_STATES, "completed")
 FINISHING = "finish-migrate"  # QAPI RunState
 RESTING_STATES = ("running", "paused", "suspended", "prelaunch", "shutdown")  # of a target that has the guest
 END_S, RESUME_S, EVENT_S, STATE_S = 30.0, 10.0, 8.0, 10.0
+LOST_S = 2.0  # for a QEMU to run what is left of a lost guest
 
 
 def view(machine: Machine) -> ProcessView:
@@ -153,8 +154,8 @@ class FaultOutcome:
             return None, None
         if fault.survivor is Survivor.EITHER:
             return self._wait_either()
-        if fault.survivor is not Survivor.SOURCE:
-            return None, self._end_target()
+        if fault.survivor is Survivor.NEITHER:
+            return self._wait_lost(), self._end_target()
         if not fault.unnoticed:
             return self._wait_back(), self._end_target()
         ended = self._end_target()
@@ -193,9 +194,29 @@ class FaultOutcome:
         with contextlib.suppress(DeadlineExceeded):
             self.source.wait_status(self.state, seconds=RESUME_S)
         self.source_state = _run_state(self.source)
+        return self._back_ms()
+
+    def _back_ms(self) -> float | None:
         events = [item for item in self.source.qmp.events if item.name == "RESUME"]
         after = [item.time_ns for item in events if item.time_ns >= self.acted_ns]
         return (after[0] - self.acted_ns) / 1e6 if after else None
+
+    def _wait_lost(self) -> float | None:
+        """Wait until the QEMU that a lost guest has left runs it, or ends; returns ``back_ms`` of :class:`FaultResult`.
+
+        A good one may do neither: a target waits for its main channel for good, a source is in postmigrate. So the wait
+        is short once the target serves QMP, or the source's migration is finalized.
+        """
+        left = self.source if self.source.process.poll() is None else self.target
+        with contextlib.suppress(QemuFailed, DeadlineExceeded):
+            left.wait_ready(RESUME_S)
+            if left is self.source:
+                left.wait_status("postmigrate", self.state, seconds=RESUME_S)
+            deadline = Deadline(LOST_S, f"the {left.name} to run a lost guest", Awaited.QEMU)
+            left.qmp.wait_event("RESUME", deadline=deadline, accept=lambda event: event.time_ns >= self.acted_ns)
+        if self.source.process.poll() is None:
+            self.source_state = _run_state(self.source)
+        return self._back_ms()
 
     def _end_target(self) -> int | None:
         """Read how the target ends, and kill it."""
@@ -209,7 +230,8 @@ class FaultOutcome:
         else:
             ended = target.exit_status()
         kill_group(target.process)
-        self.target_ran = target.trace.run_state("running") is not None
+        resumed = any(event.name == "RESUME" for event in target.qmp.events)  # it may write no trace
+        self.target_ran = resumed or target.trace.run_state("running") is not None
         return ended
 
     def _leave_guest_to_target(self) -> None:

@@ -186,7 +186,7 @@ class FaultResult:
     :param target_exit: exit status of a target that ended by itself; None when it was killed, or lives.
     :param source_state: the source's run state at the end of the update, before ``quit``; ``gone``.
     :param target_state: the target's; ``gone``, or ``none`` while it serves no QMP.
-    :param target_ran: a target that had to end has run the guest.
+    :param target_ran: a target that has ended, or was killed, had run the guest.
     """
 
     fault: Fault

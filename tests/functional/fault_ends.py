@@ -33,7 +33,7 @@ def check_end(case: MeasuredCase, result: FaultResult, tap: TapView | None) -> N
             _check_target_devices(case, result, tap)
         case Survivor.EITHER:
             _check_one_owner(case, result)
-        case Survivor.NEITHER:
+        case Survivor.NEITHER if result.reached:
             _check_nowhere(case, result)
     _check_error_names(case, result)
     if result.fault.exits:
@@ -118,11 +118,14 @@ def _check_one_owner(case: MeasuredCase, result: FaultResult) -> None:
 
 
 def _check_nowhere(case: MeasuredCase, result: FaultResult) -> None:
+    """No QEMU runs the guest after the fault; the target of a source that dies has never run it."""
+    runs = "running" in (result.state_after, result.target_state) or result.back_ms is not None
+    ran = result.target_ran and result.fault.actor is Actor.SOURCE
     case.expect(
         "runs-nowhere",
-        "running" not in (result.state_after, result.target_state),
+        not (runs or ran),
         "no QEMU runs the guest",
-        f"source {result.state_after}, target {result.target_state}",
+        f"source {result.state_after}, target {result.target_state}{', which has run it' if ran else ''}",
         f"{_context(result)}: a QEMU runs the guest although its state was lost with another one",
     )
 

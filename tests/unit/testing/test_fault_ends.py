@@ -1,4 +1,4 @@
-"""The tap after a failed update: a queue that has changed, is lost or is new is a change; its descriptor is not."""
+"""The end of an update with a fault: the tap, the end of the migration, and a guest that is lost."""
 
 from __future__ import annotations
 
@@ -80,3 +80,22 @@ def test_a_failed_update_ends_as_its_fault_has_it_end(
     )
     fault_ends._check_source(cast(MeasuredCase, case), cast(FaultResult, result))
     assert {check.name for check in case.evidence.checks if check.outcome is Outcome.FAIL} == failed
+
+
+@pytest.mark.parametrize(
+    ("fault", "seen", "outcome"),
+    [
+        ("source-killed-fds-received", {}, Outcome.PASS),
+        ("source-killed-fds-received", {"target_state": "running"}, Outcome.FAIL),
+        ("source-killed-fds-received", {"target_ran": True}, Outcome.FAIL),
+        ("target-killed-after-resume", {"target_ran": True, "state_after": "postmigrate"}, Outcome.PASS),
+        ("target-killed-after-resume", {"target_ran": True, "state_after": "running"}, Outcome.FAIL),
+        ("target-killed-after-resume", {"target_ran": True, "back_ms": 7.0}, Outcome.FAIL),
+    ],
+)
+def test_no_qemu_may_run_a_lost_guest(fault: str, seen: dict[str, object], outcome: Outcome, tmp_path: Path) -> None:
+    case = GuestCase(tmp_path, CaseEvidence("x", Mechanism.CPR, updates=1))
+    states = {"state_after": "gone", "target_state": "inmigrate", "back_ms": None, "target_ran": False}
+    result = SimpleNamespace(fault=faults_named(fault)[0], **(states | seen))
+    fault_ends._check_nowhere(cast(MeasuredCase, case), cast(FaultResult, result))
+    assert [check.outcome for check in case.evidence.checks] == [outcome]

@@ -68,9 +68,11 @@ class Qemu:
     """A QEMU with a run state and events; it ends when it is killed or quits.
 
     :param events: names, all after the fault. :param state: empty when it has ended.
+    :param later: its state when RESUME is waited for; the same when empty.
     """
 
-    def __init__(self, state: str, *events: str) -> None:
+    def __init__(self, state: str, *events: str, later: str = "") -> None:
+        self._later = later
         self.name, self.state, self.settings, self.incoming = "QEMU", state, machine_settings(), True
         self.process = self.qmp = self
         self.trace = TraceLog((), ())
@@ -91,6 +93,9 @@ class Qemu:
 
     def wait_status(self, *states: str, seconds: float = 0) -> None:
         Deadline(0, "the state").poll(lambda: self.status() in states, 0, lambda: f"{seconds}")
+
+    def wait_event(self, *_names: str, **_: object) -> None:
+        self.state = self._later or self.state
 
     def quit(self) -> None:
         self.state = ""
@@ -118,3 +123,29 @@ def test_the_state_of_a_source_that_survives_is_in_the_report() -> None:
     found = outcome_of("target-killed-loading", Qemu("running", "STOP", "RESUME"), Qemu(""))
     assert found.wait_survivor("failed") == (1e-6, -9)
     assert found.source_state == "running"
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "target", "back_ms", "states", "ran"),
+    [
+        ("source-killed-fds-received", Qemu(""), Qemu("inmigrate"), None, ("gone", "inmigrate"), False),
+        ("source-killed-fds-received", Qemu(""), Qemu("inmigrate", later="running"), None, ("gone", "running"), False),
+        ("source-killed-fds-received", Qemu(""), Qemu("paused", "RESUME"), None, ("gone", "paused"), True),
+        ("target-killed-after-resume", Qemu("postmigrate"), Qemu(""), None, ("postmigrate", "gone"), False),
+        (
+            "target-killed-after-resume",
+            Qemu("postmigrate", later="running"),
+            Qemu(""),
+            None,
+            ("running", "gone"),
+            False,
+        ),
+        ("target-killed-after-resume", Qemu("postmigrate", "RESUME"), Qemu(""), 1e-6, ("postmigrate", "gone"), False),
+    ],
+)
+def test_the_qemu_that_a_lost_guest_has_left_gets_time_to_run_it(
+    name: str, source: Qemu, target: Qemu, back_ms: float | None, states: tuple[str, str], ran: bool
+) -> None:
+    found = outcome_of(name, source, target)
+    assert found.wait_survivor("completed")[0] == back_ms
+    assert ((found.source_state, found.target_state), found.target_ran) == (states, ran)

@@ -166,9 +166,6 @@ class CaseEvidence:
     def with_checks(self, *checks: Check) -> CaseEvidence:
         return replace(self, checks=(*self.checks, *checks))
 
-    def event(self, name: str) -> Event | None:
-        return next((event for event in self.timeline if event.name == name), None)
-
     def write(self, folder: Path) -> Path:
         """Write ``case.json`` into the case's folder, whole or not at all.
 

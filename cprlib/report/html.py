@@ -23,7 +23,7 @@ from cprlib.report.patch_results import lacks_feature
 from cprlib.report.plotting import image_address
 from cprlib.report.read_results import EVIDENCE_CHECK
 from cprlib.report.run_report import RunReport, answers
-from cprlib.report.timeline import draw
+from cprlib.report.timeline import draw, event_times
 from cprlib.update.events import Step
 from cprlib.verdict.findings import Finding, worst_first
 from cprlib.verdict.judge import JudgedCase
@@ -103,8 +103,8 @@ class CaseView:
     def zero_ns(self) -> int | None:
         """Time zero of the events: STOP, or the first event."""
         case = self.judged.evidence
-        stop = case.event(Step.STOP)
-        return stop.time_ns if stop else min((event.time_ns for event in case.timeline), default=None)
+        first = min((event.time_ns for event in case.timeline), default=None)
+        return event_times(case).get(Step.STOP, first)
 
 
 def report_page(report: RunReport) -> str:
@@ -180,8 +180,9 @@ def _draw_timeline(folder: Path, case: CaseEvidence) -> tuple[Markup | None, str
 
 def _duration_bars(case: CaseEvidence) -> list[DurationBar]:
     """Service interruption by both methods, beside QEMU's downtime, the control run and the budget."""
-    stop, resume = case.event(Step.STOP), case.event(Step.RESUME)
-    stop_to_resume = (resume.time_ns - stop.time_ns) / 1e6 if stop and resume else None
+    times_ns = event_times(case)
+    complete = {Step.STOP, Step.RESUME} <= times_ns.keys()
+    stop_to_resume = (times_ns[Step.RESUME] - times_ns[Step.STOP]) / 1e6 if complete else None
     if case.longest_pause_ms is None and stop_to_resume is None:
         return []
     bars: list[DurationBar] = []

@@ -62,15 +62,19 @@ def tracks(packets: Packets, zero_ns: int) -> tuple[Track, Track]:
 
 
 def event_times(case: CaseEvidence) -> dict[Step, int]:
-    """Times in ns of STOP of the source, fds sent, and RESUME of the target: the first of each that is known."""
+    """Times in ns of STOP of the source, fds sent, and RESUME of the target, of the first update that completed.
+
+    Where none did: the first of each that is known.
+    """
     whose = {Step.STOP: (Who.SOURCE,), Step.RESUME: (Who.TARGET, Who.SOURCE)}
-    found: dict[Step, int] = {}
+    known: dict[Step, list[int]] = {}
     for name in EVENT_LINES:
         events = [event for event in case.timeline if event.name == name]
         preferred = [event for who in whose.get(name, ()) for event in events if event.who == who] or events
         if preferred:
-            found[name] = preferred[0].time_ns
-    return found
+            known[name] = [event.time_ns for event in preferred]
+    resumed = known.get(Step.RESUME, [0])[0]
+    return {name: max((item for item in times if item <= resumed), default=times[0]) for name, times in known.items()}
 
 
 def draw(case: CaseEvidence, packets: Packets) -> str:

@@ -115,6 +115,7 @@ class GuestCase(CaseChecks):
             given = [*hooks, files] if files else hooks  # a test's own hooks may replace the channels
             update = self.guest.live_update(qemu, target, given)
         except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
+            self.add_events()
             if not is_qemu_or_guest_failure(error):
                 raise
             message, family = f"{error.one_line()}{_said(error)}", "update-completes"
@@ -155,7 +156,12 @@ class GuestCase(CaseChecks):
         :raises DeadlineExceeded: the update did not end.
         :raises UpdateFailed: it failed although the target had to get the guest.
         """
-        result = inject_fault(self.guest, replace(fault, name=name or fault.name))
+        fault = replace(fault, name=name or fault.name)
+        try:
+            result = inject_fault(self.guest, fault)
+        except CprlibError as error:
+            self.add_fault(FaultRecord(fault, error=error.one_line()))
+            raise
         self.add_fault(fault_record_of(result))
         with self.after_fault(result.fault.name):
             self.expect_reached(result)
@@ -247,6 +253,18 @@ class GuestCase(CaseChecks):
             qemu_downtime_ms=max(known, default=None),
         )
         self.add_checks(*named)
+
+    def add_fault(self, fault: FaultRecord) -> None:
+        """Add a fault, and the events of the latest update."""
+        self.add_events()
+        super().add_fault(fault)
+
+    def add_events(self) -> None:
+        """Add the events of the latest update, which has failed or had a fault; none of them twice."""
+        if update := self._guest and self._guest.latest_update:
+            known = self.evidence.timeline
+            new = (event for event in update.timeline if event not in known)
+            self.evidence = replace(self.evidence, timeline=(*known, *new))
 
     def stderr_text(self) -> str:
         """Standard error of the case's QEMUs, and the rest of the last one's log."""

@@ -190,6 +190,12 @@ class LiveUpdate:
         """The channels that the source sends on (QAPI MigrationChannel)."""
         return self.source_channels.descriptions()
 
+    @property
+    def timeline(self) -> tuple[Event, ...]:
+        """The events so far of the harness and of both QEMUs, in order."""
+        found = events_of(self.source, self.started_target, self.started_ns) if self.started_target else ()
+        return tuple(sorted((*self.events, *found), key=lambda item: item.time_ns))
+
     def mark(self, name: str, who: Who = Who.HARNESS) -> int:
         """Note a step now; returns its time."""
         time_ns = time.time_ns()
@@ -297,10 +303,9 @@ class LiveUpdate:
         ]
         for old, _ in netdevs:
             handling.of(old).source_gone(self.topology, old)
-        events = sorted((*self.events, *events_of(source, target, self.started_ns)), key=lambda item: item.time_ns)
         return target, UpdateResult(
             mechanism=self.mechanism,
-            events=tuple(events),
+            events=self.timeline,
             source_before=self.source_before,
             source_after=source_after,
             target_after=target_after,

@@ -34,6 +34,10 @@ def test_events_are_those_of_source_and_target() -> None:
         ),
     )
     assert event_times(case) == {Step.STOP: START_NS, Step.RESUME: START_NS + 5 * MS}
+    failed = (Event(Step.STOP, START_NS - 9 * MS, Who.SOURCE), Event(Step.FDS_SENT, START_NS - 8 * MS, Who.SOURCE))
+    assert event_times(replace(case, timeline=failed)) == {event.name: event.time_ns for event in failed}
+    after_it = replace(case, timeline=(*failed, *case.timeline, Event(Step.STOP, START_NS + 20 * MS, Who.SOURCE)))
+    assert event_times(after_it)[Step.STOP] == START_NS
 
 
 @pytest.mark.parametrize("count", [1, 2, 500])

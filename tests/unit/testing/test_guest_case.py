@@ -1,4 +1,4 @@
-"""Checks of an update that has a label, and the messages of both QEMUs for one that failed."""
+"""Checks of an update that has a label, and the messages and events of one that failed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from cprlib.linux.descriptors import Pairing
 from cprlib.process import kill_group, spawn
 from cprlib.testing.guest_case import GuestCase, labelled
 from cprlib.testing.watch import FrameWatch
+from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import Action, faults_named
-from cprlib.update.live_update import UpdateHook
+from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
@@ -99,8 +100,11 @@ def test_a_failed_update_has_the_messages_of_both_qemus(tmp_path: Path) -> None:
         raise UpdateFailed("live-update the guest", "it failed", source_said="kvm: a", target_said="kvm: b")
 
     case = guest_case(tmp_path, fail)
+    events = (Event(Step.MIGRATE, 1, Who.HARNESS), Event(Step.STOP, 2, Who.SOURCE))
+    case.guest.latest_update = cast(LiveUpdate, SimpleNamespace(timeline=events, expects_failure=False))
     with pytest.raises(UpdateFailed):
         case.live_update(label="first")
+    assert case.evidence.timeline == events
     (check,) = case.evidence.checks
     assert (check.name, check.outcome, check.family) == ("first-update", Outcome.FAIL, "update-completes")
     assert "(the source said: kvm: a; the target said: kvm: b)" in check.message
@@ -173,6 +177,24 @@ def test_a_fault_is_recorded_with_its_checks(
     (record,) = case.evidence.faults
     assert (record.fault.name, record.fault.action) == ("again", Action.GARBAGE_CPR)
     assert record.reached == ("not_reached" not in changes)
+
+
+def test_a_fault_whose_update_fails_is_recorded_with_its_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise UpdateFailed("update the guest", "it failed")
+
+    monkeypatch.setattr("cprlib.testing.guest_case.inject_fault", fail)
+    case, events = guest_case(tmp_path, lambda: None), (Event(Step.MIGRATE, 1, Who.HARNESS),)
+    case.guest.latest_update = cast(LiveUpdate, SimpleNamespace(timeline=events))
+    with pytest.raises(UpdateFailed):
+        case.inject_fault(*faults_named("no-fault"), name="again")
+    assert [(item.fault.name, item.error) for item in case.evidence.faults] == [
+        ("again", "cannot update the guest: it failed")
+    ]
+    case.add_fault(case.evidence.faults[0])
+    assert case.evidence.timeline == events
 
 
 def test_a_source_that_need_not_survive_has_no_check_of_its_state(

@@ -19,6 +19,7 @@ from cprlib.qemu.facts import LocalNames
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.update import live_update
+from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import Phase
 from cprlib.update.hooks import PauseAtFdsSent
 from cprlib.update.live_update import LiveUpdate, UpdateHook
@@ -202,7 +203,11 @@ def test_a_target_that_ends_early_is_an_error_unless_a_failure_is_expected(
         update(monkeypatch, steps, [Noting(steps)], target_ended=True).perform()
     assert "migrate" not in steps
     failing = update(monkeypatch, steps, [Noting(steps, expects_failure=True)], target_ended=True, refuses=True)
+    assert not failing.timeline
     assert isinstance(failing.begin(), QmpRefused)
+    stop = Event(Step.STOP, 1, Who.SOURCE)
+    monkeypatch.setattr(live_update, "events_of", lambda *_: (stop,))
+    assert [event.name for event in failing.timeline] == ["STOP", "TARGET_STARTED", "CPR_LISTENING", "MIGRATE"]
 
 
 def test_a_target_may_end_at_any_time_when_a_failure_is_expected(

@@ -183,6 +183,12 @@ class CaseChecks:
         """Write the evidence into the case's folder."""
         replace(self.evidence, finished_ns=time.time_ns()).write(self.folder)
 
+    def write_unfinished(self) -> None:
+        """Write the evidence so far, in case that the test's lab dies: inconclusive then, or failed."""
+        reason = "the test was interrupted after this"
+        unfinished = Check("test-ends", Outcome.INCONCLUSIVE, "the test ends", "it has not", reason)
+        replace(self.evidence.with_checks(unfinished), finished_ns=time.time_ns()).write(self.folder)
+
     def add_stream(self, stream: Stream, *checks: Check) -> None:
         """Add what was seen of a stream that ran beside the measured one."""
         self.evidence = replace(self.evidence, streams=(*self.evidence.streams, stream))
@@ -190,6 +196,7 @@ class CaseChecks:
 
     def add_fault(self, fault: FaultRecord) -> None:
         self.evidence = replace(self.evidence, faults=(*self.evidence.faults, fault))
+        self.write_unfinished()
 
     def add_equivalence(self, record: EquivalenceRecord, name: str) -> None:
         """Add two states that were compared, and the check that they do not differ.

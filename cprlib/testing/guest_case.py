@@ -253,6 +253,12 @@ class GuestCase(CaseChecks):
             qemu_downtime_ms=max(known, default=None),
         )
         self.add_checks(*named)
+        self.write_unfinished()
+
+    def write_unfinished(self) -> None:
+        """As :meth:`CaseChecks.write_unfinished`, except while traffic is measured, which it would delay."""
+        if self._watch is None:
+            super().write_unfinished()
 
     def add_fault(self, fault: FaultRecord) -> None:
         """Add a fault, and the events of the latest update."""

@@ -14,6 +14,7 @@ import pytest
 from cprlib.errors import CaseEnded, UpdateFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
+from cprlib.evidence.update_checks import fault_record_of
 from cprlib.linux.descriptors import Pairing
 from cprlib.process import kill_group, spawn
 from cprlib.testing.guest_case import GuestCase, labelled
@@ -24,6 +25,8 @@ from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
+from cprlib.verdict.judge import judge
+from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.test_update_checks import GOOD, NETDEVS, SOURCE, TARGET, fault_result
 
 pytestmark = pytest.mark.fast
@@ -213,6 +216,23 @@ def test_a_case_ends_also_at_a_failed_check_of_an_update(tmp_path: Path) -> None
     with pytest.raises(CaseEnded, match="it stops at the failed check first-descriptors-same-file"):
         case.add_update(reopened, NETDEVS, label="first")
     assert case.evidence.updates == 2
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_what_was_found_is_kept_when_the_lab_dies(tmp_path: Path, watched: bool) -> None:
+    """It does not pass, whatever was found; nothing is written while packets flow."""
+    case = guest_case(tmp_path, lambda: None)
+    case._watch = cast("Any", object()) if watched else None
+    case.expect("ends", True, "x", "x")
+    case.add_fault(fault_record_of(fault_result("cpr-garbage")))
+    if watched:
+        assert list(tmp_path.iterdir()) == []
+        return
+    written = CaseEvidence.read(tmp_path)
+    assert (written.checks[:-1], written.faults) == (case.evidence.checks, case.evidence.faults)
+    assert judge(written, load_policy("default")).outcome is Outcome.INCONCLUSIVE
+    case.add_update(GOOD, NETDEVS)
+    assert CaseEvidence.read(tmp_path).checks[:-1] == case.evidence.checks
 
 
 def test_the_update_of_a_case_is_one_of_the_guest_s(tmp_path: Path) -> None:

@@ -64,15 +64,23 @@ def query_migration(machine: Machine) -> Migration:
     return Migration(str(answer.get("status", "none")), str(answer.get("error-desc", "")))
 
 
-def wait_migration(machine: Machine, status: str, seconds: float = END_S) -> None:
-    """Wait until the migration of a source or a target has a status (QAPI MigrationStatus).
+def wait_migration(machine: Machine, *statuses: str, seconds: float = END_S) -> Migration:
+    """Wait until the migration of a source or a target has one of these statuses (QAPI MigrationStatus).
 
+    :raises QemuFailed: it has ended with another one, or QEMU has ended.
     :raises DeadlineExceeded: it has another one.
     """
-    deadline = Deadline(seconds, f"the migration of the {machine.name} to be {status}", Awaited.QEMU)
-    deadline.poll(
-        lambda: query_migration(machine).status == status, 0.02, lambda: f"it is {query_migration(machine).status}"
-    )
+    wanted = f"the migration of the {machine.name} to be {' or '.join(statuses)}"
+
+    def reached() -> Migration | None:
+        found = query_migration(machine)
+        if found.status in ENDED_STATES and found.status not in statuses:
+            happened = f"it is {found.status}" + (f": {found.error}" if found.error else "")
+            raise QemuFailed(f"wait for {wanted}", happened, details=machine.messages)
+        return found if found.status in statuses else None
+
+    deadline = Deadline(seconds, wanted, Awaited.QEMU)
+    return deadline.poll(reached, 0.02, lambda: f"it is {query_migration(machine).status}")
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from cprlib.qemu.command_line import MigrationChannels, file_channel
 from cprlib.qemu.machine import Machine
 from cprlib.update.live_update import MIGRATE_S
 from cprlib.update.mechanism import Mechanism, Mode
-from cprlib.update.outcome import query_migration
+from cprlib.update.outcome import wait_migration
 from cprlib.update.proxy import ChannelProxy
 
 SAVE_S = RESTORE_S = 60.0
@@ -26,13 +26,7 @@ def save_guest(machine: Machine, path: Path) -> None:
     """
     machine.qmp.execute("stop")
     machine.qmp.execute("migrate", {"channels": [file_channel(path)]})
-
-    def saved() -> bool:
-        if (migration := query_migration(machine)).failed:
-            raise QemuFailed("save the guest", migration.reason, details=machine.messages)
-        return migration.status == "completed"
-
-    Deadline(SAVE_S, "the guest to be saved", Awaited.QEMU).poll(saved, POLL_S)
+    wait_migration(machine, "completed", seconds=SAVE_S)
 
 
 def restore_guest(machine: Machine, path: Path) -> None:

@@ -20,7 +20,7 @@ from cprlib.testing.watch import GUEST_ANNOUNCE
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors
-from cprlib.update.outcome import ENDED_STATES, Migration, query_migration
+from cprlib.update.outcome import ENDED_STATES, wait_migration
 from cprlib.update.running_guest import RunningGuest
 from nic_operations import nic_changes
 from operated_guest import OperatedGuest
@@ -158,12 +158,7 @@ def migrate_to_file(guest: OperatedGuest) -> list[str]:
 def _migrate_to(machine: Machine, path: Path) -> list[str]:
     machine.qmp.execute("migrate-set-parameters", {"mode": "normal"})
     machine.qmp.execute("migrate", {"channels": [file_channel(path.absolute())]})
-
-    def ended() -> Migration | None:
-        migration = query_migration(machine)
-        return migration if migration.status in ENDED_STATES else None
-
-    migration = Deadline(MIGRATE_S, "the migration to a file to end", Awaited.QEMU).poll(ended, 0.02)
+    migration = wait_migration(machine, *ENDED_STATES, seconds=MIGRATE_S)
     found = [f"the migration {migration.status}: {migration.error}"] if migration.failed else []
     machine.wait_status("postmigrate", "running", seconds=EVENT_S)
     machine.qmp.execute("cont")

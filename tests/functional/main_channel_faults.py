@@ -14,7 +14,7 @@ from cprlib.qemu.trace_log import TraceLog, TraceRecord
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.fault_injection import LOADING_BYTES
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.outcome import query_migration, wait_migration
+from cprlib.update.outcome import ENDED_STATES, query_migration, wait_migration
 from cprlib.update.proxy import ChannelProxy, Hold
 
 CONNECT_S = 10.0
@@ -121,8 +121,8 @@ def fail_main_channel(case: MeasuredCase, name: str, hook: UpdateHook, status: s
     with contextlib.ExitStack() as stack:
         update = case.guest.plan_update([hook], stack=stack, target_name=f"target-{name}")
         update.begin()
-        with contextlib.suppress(DeadlineExceeded):  # how it ended instead is checked below
-            wait_migration(source, status, CONNECT_S)
+        with contextlib.suppress(DeadlineExceeded):  # how it ended is checked below
+            wait_migration(source, *ENDED_STATES, seconds=CONNECT_S)
         source.wait_status("running", seconds=CONNECT_S)
         if target_status:
             exited = update.target.exit_status()

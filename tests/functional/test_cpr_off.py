@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, InstrumentError, UpdateFailed
+from cprlib.errors import InstrumentError
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.ioctls import TUNSETOFFLOAD
@@ -27,7 +26,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.hooks import RecordSentFds
 from cprlib.update.mechanism import Mechanism
-from cprlib.update.outcome import query_migration
+from cprlib.update.outcome import wait_migration
 from cprlib.update.running_guest import RunningGuest
 from tap_sources import Programs
 
@@ -64,7 +63,7 @@ def migrate_ordinarily(guest: RunningGuest) -> dict[str, list[bool]]:
     """Migrate a guest with one NIC in mode ``normal`` to a second QEMU, which gets the same taps by getfd.
 
     :returns: :func:`nonblocking_taps` of the source before, and of both QEMUs when the guest runs in the target.
-    :raises UpdateFailed: the migration failed.
+    :raises QemuFailed: the migration failed.
     """
     source, channels = guest.machine, MigrationChannels.fresh()
     nonblocking = {"source before": nonblocking_taps(source)}
@@ -75,13 +74,7 @@ def migrate_ordinarily(guest: RunningGuest) -> dict[str, list[bool]]:
     main = {"channels": channels.descriptions()[:1]}
     target.qmp.execute("migrate-incoming", main)
     source.qmp.execute("migrate", main)
-
-    def completed() -> bool:
-        if (migration := query_migration(source)).failed:
-            raise UpdateFailed("migrate the guest", migration.reason, details=source.messages)
-        return migration.status == "completed"
-
-    Deadline(60, "the migration to complete", Awaited.QEMU).poll(completed, 0.05)
+    wait_migration(source, "completed", seconds=60)
     target.qmp.execute("cont")
     nonblocking |= {"source": nonblocking_taps(source), "target": nonblocking_taps(target)}
     source.quit()

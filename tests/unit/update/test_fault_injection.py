@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from cprlib.deadline import Deadline
-from cprlib.errors import QemuFailed, QmpRefused
+from cprlib.errors import DeadlineExceeded, QemuFailed, QmpRefused
 from cprlib.qemu.trace_log import TraceLog
 from cprlib.update import outcome
 from cprlib.update.fault_injection import FaultInjection
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor, faults_named
 from cprlib.update.live_update import LiveUpdate
-from cprlib.update.outcome import FaultOutcome
+from cprlib.update.outcome import FaultOutcome, Migration, wait_migration
 
 from ..qemu.samples import machine_settings
 
@@ -149,3 +149,25 @@ def test_the_qemu_that_a_lost_guest_has_left_gets_time_to_run_it(
     found = outcome_of(name, source, target)
     assert found.wait_survivor("completed")[0] == back_ms
     assert ((found.source_state, found.target_state), found.target_ran) == (states, ran)
+
+
+@pytest.mark.parametrize(
+    ("status", "awaited", "error"),
+    [
+        ("failed", ("failed",), ""),
+        ("failed", outcome.ENDED_STATES, ""),
+        ("failed", ("completed",), "it is failed: no room"),
+        ("active", ("completed",), "it is active"),
+    ],
+)
+def test_the_wait_for_a_migration_ends_when_it_ends(
+    monkeypatch: pytest.MonkeyPatch, status: str, awaited: tuple[str, ...], error: str
+) -> None:
+    seen = Migration(status, "no room")
+    monkeypatch.setattr(outcome, "query_migration", lambda _: seen)
+    machine = cast(Any, SimpleNamespace(name="source", messages=""))
+    if not error:
+        assert wait_migration(machine, *awaited) is seen
+        return
+    with pytest.raises(QemuFailed if status == "failed" else DeadlineExceeded, match=error):
+        wait_migration(machine, *awaited, seconds=0.01)

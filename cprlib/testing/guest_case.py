@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 from collections.abc import Iterable, Sequence
@@ -38,6 +39,7 @@ from cprlib.update.faults import PLAIN, TARGET_SETTINGS, Fault, Survivor
 from cprlib.update.hooks import RecordMainChannel, RecordSentFds
 from cprlib.update.live_update import UpdateHook
 from cprlib.update.mechanism import Mode
+from cprlib.update.outcome import RESUME_S
 from cprlib.update.results import FaultResult, UpdateResult
 from cprlib.update.running_guest import RunningGuest
 from cprlib.update.saved_guest import save_device_state
@@ -168,6 +170,12 @@ class GuestCase(CaseChecks):
             if fault.survivor is Survivor.SOURCE and not result.undisturbed:
                 self.expect_equal("source-runs", result.state_after, result.state_before, "the source's run state")
         return result
+
+    def resumed_state(self) -> str:
+        """Run state of the guest's QEMU, which gets time to run the guest again after a failed update."""
+        with contextlib.suppress(DeadlineExceeded):  # the state is judged
+            self.guest.machine.wait_status("running", seconds=RESUME_S)
+        return self.guest.machine.status()
 
     def expect_reached(self, result: FaultResult) -> None:
         """Add a check when an update ended before its fault's phase; one that failed by itself accuses QEMU."""

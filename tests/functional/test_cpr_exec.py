@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-
-from cprlib.errors import CprlibError, DeadlineExceeded, UpdateFailed
+from cprlib.errors import UpdateFailed
 from cprlib.evidence.records import Role
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -13,7 +11,6 @@ from cprlib.update.exec_update import CopiedFds, ExecuteInstead
 from cprlib.update.mechanism import Mechanism, Mode
 
 QUEUES = 2
-BACK_S = 10.0
 NO_SUCH_FILE = "/nowhere/qemu-system-x86_64"
 FOLDER = "/etc"  # execvp(3) runs a file that is no program with the shell, which would end the guest
 NOT_PERMITTED = "Operation not permitted"  # strerror(EPERM)
@@ -25,7 +22,7 @@ def expect_exec_refused(case: MeasuredCase, label: str, said: str, *command: str
     :param said: part of the reason.
     :param command: that the source executes; the target's when empty.
     """
-    machine, expected = case.guest.machine, f"the update fails: {said}"
+    expected = f"the update fails: {said}"
     case.frames.note_nics()
     try:
         case.guest.live_update(hooks=[ExecuteInstead(*command)] if command else [])
@@ -34,12 +31,7 @@ def expect_exec_refused(case: MeasuredCase, label: str, said: str, *command: str
     else:
         case.expect(f"{label}-refused", False, expected, "the update succeeds", "a QEMU ran that cannot have started")
         return
-    try:
-        with contextlib.suppress(DeadlineExceeded):  # the state is judged
-            machine.wait_status("running", seconds=BACK_S)
-        state = machine.status()
-    except CprlibError as error:
-        state = error.happened
+    state = case.resumed_state()
     case.expect_equal(f"{label}-source-runs", state, "running", "the guest does not run on in the source")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from cprlib.errors import DeadlineExceeded, UpdateFailed
+from cprlib.errors import UpdateFailed
 from cprlib.qemu.binary import QemuBinary, common_machine, machine_types, probe
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -65,11 +65,8 @@ class CrossBase(LiveUpdateTest):
         try:
             update = case.guest.live_update(self.qemu)
         except UpdateFailed as error:
-            source = case.guest.machine
-            with contextlib.suppress(DeadlineExceeded):
-                source.wait_status("running", seconds=10)
             said = error.target_said or error.source_said or error.happened
-            status = source.status()
+            status = case.resumed_state()
             case.expect(
                 "way-back",
                 status == "running",

@@ -122,12 +122,11 @@ class Rights(LiveUpdateTest):
     def _update_without_vhost(case: MeasuredCase) -> None:
         """The next update works, or is refused in one line and the guest keeps running."""
         name, expected = "next-update", "the guest runs in the target, or the update is refused in one line"
-        machine = case.guest.machine
         try:
             case.guest.live_update()
         except UpdateFailed as error:
             reason = error.happened
-            case.expect_equal("runs-after-refusal", machine.status(), "running", "run state of the source")
+            case.expect_equal("runs-after-refusal", case.resumed_state(), "running", "run state of the source")
             case.expect(name, bool(reason.strip()) and "\n" not in reason.strip(), expected, f"refused: {reason}")
         else:
             case.expect(name, True, expected, "it works")

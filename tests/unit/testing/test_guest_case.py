@@ -210,6 +210,14 @@ def test_a_source_that_need_not_survive_has_no_check_of_its_state(
     assert (case.evidence.checks, [item.fault.name for item in case.evidence.faults]) == ((), ["no-fault"])
 
 
+def test_a_source_gets_time_to_run_again(tmp_path: Path) -> None:
+    """Its run state follows the end of the migration a moment later."""
+    case, states = guest_case(tmp_path, lambda: None), ["finish-migrate"]
+    machine = cast("Any", case.guest.machine)
+    machine.status, machine.wait_status = (lambda: states[-1]), (lambda state, **_: states.append(state))
+    assert case.resumed_state() == "running"
+
+
 def test_a_case_ends_also_at_a_failed_check_of_an_update(tmp_path: Path) -> None:
     reopened = replace(GOOD, pairings=(Pairing(SOURCE[0], None), Pairing(None, TARGET[0]), GOOD.pairings[1]))
     case = guest_case(tmp_path, lambda: None, stop_at="^first-descriptors-same-file: ")

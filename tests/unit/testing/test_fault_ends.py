@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 import fault_ends
+import main_channel_faults
+from cprlib.errors import QemuFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.linux.tap import TapQueue
 from cprlib.testing.guest_case import GuestCase
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView
+from cprlib.update import outcome
 from cprlib.update.faults import faults_named
+from cprlib.update.live_update import UpdateHook
 from cprlib.update.mechanism import Mechanism
+from cprlib.update.outcome import Migration
 from cprlib.update.results import FaultResult
 
 pytestmark = pytest.mark.fast
@@ -99,3 +104,42 @@ def test_no_qemu_may_run_a_lost_guest(fault: str, seen: dict[str, object], outco
     result = SimpleNamespace(fault=faults_named(fault)[0], **(states | seen))
     fault_ends._check_nowhere(cast(MeasuredCase, case), cast(FaultResult, result))
     assert [check.outcome for check in case.evidence.checks] == [outcome]
+
+
+@pytest.mark.parametrize(("then", "seen"), [("failed", Outcome.PASS), ("completed", Outcome.FAIL), ("", Outcome.FAIL)])
+def test_a_target_that_stays_gets_time_to_fail(
+    then: str, seen: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source is ready first; a target that ends instead breaks its connection before it is gone."""
+    statuses = {"source": ["failed"], "target": ["active", then]}
+
+    def query(machine: SimpleNamespace) -> Migration:
+        left = statuses[machine.name]
+        if not (status := left.pop(0) if len(left) > 1 else left[0]):
+            raise QemuFailed("run query-migrate", "the connection broke")
+        return Migration(status, "")
+
+    for module in (outcome, main_channel_faults):
+        monkeypatch.setattr(module, "query_migration", query)
+    monkeypatch.setattr(main_channel_faults, "vhost_started", lambda _: True)
+    case = cast(Any, GuestCase(tmp_path, CaseEvidence("x", Mechanism.CPR, updates=1)))
+    case.expect_answers = lambda _: None
+    source, target = (
+        SimpleNamespace(
+            name=name,
+            qmp=None,
+            messages="",
+            status=lambda: "running",
+            wait_status=lambda *_, **__: None,
+            exit_status=lambda: None,
+            wait_exit=lambda _: 1,
+        )
+        for name in statuses
+    )
+    update = SimpleNamespace(begin=lambda: None, target=target)
+    monkeypatch.setattr(GuestCase, "guest", SimpleNamespace(machine=source, plan_update=lambda *_, **__: update))
+    main_channel_faults.fail_main_channel(case, "stays", UpdateHook(), "failed", "failed")
+    checks = {check.name: check for check in case.evidence.checks}
+    assert checks["stays-failed"].outcome is seen
+    assert then or "gone with exit status 1" in checks["stays-failed"].message
+    assert checks["stays-source-runs"].outcome is Outcome.PASS

@@ -203,10 +203,12 @@ class FaultInjection(UpdateHook):
         if fault.action is Action.NO_CPR_CHANNEL:
             update.source_channels = replace(channels, cpr="")
         update.target_settings = settings
-        update.capabilities |= {
-            "return-path": fault.return_path,
-            "pause-before-switchover": fault.phase is Phase.BEFORE_SWITCHOVER,
-        }
+        update.capabilities |= self._capabilities
+
+    @property
+    def _capabilities(self) -> dict[str, bool]:
+        pauses = self.fault.phase is Phase.BEFORE_SWITCHOVER
+        return {"return-path": self.fault.return_path, "pause-before-switchover": pauses}
 
     def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
         if phase is Phase.MODE_SET:
@@ -227,7 +229,7 @@ class FaultInjection(UpdateHook):
         self._inject(update)
 
     def restore(self, update: LiveUpdate) -> None:
-        """Continue stopped QEMUs, give the source its descriptor limit back, and leave no capability for later."""
+        """Continue stopped QEMUs, restore the descriptor limit, and switch the capabilities of the fault off."""
         source = update.source
         for machine in (source, update.started_target):
             if machine is not None and machine.process.poll() is None:
@@ -236,10 +238,10 @@ class FaultInjection(UpdateHook):
                     if self._limit is not None:
                         _, hard = resource.prlimit(machine.pid, resource.RLIMIT_NOFILE)
                         resource.prlimit(machine.pid, resource.RLIMIT_NOFILE, (self._limit, hard))
-        if self.fault.phase is Phase.BEFORE_SWITCHOVER and source.process.poll() is None:
-            update.capabilities["pause-before-switchover"] = False
+        used = [name for name in self._capabilities if self._capabilities[name]]
+        if used and source.process.poll() is None:
             with contextlib.suppress(CprlibError):  # an ordinary update follows
-                source.set_capabilities(update.capabilities)
+                source.set_capabilities(dict.fromkeys(used, False))
 
     def _inject(self, update: LiveUpdate) -> None:
         """Wait until the update stands in the phase, act, and continue it."""

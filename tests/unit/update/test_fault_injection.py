@@ -171,3 +171,21 @@ def test_the_wait_for_a_migration_ends_when_it_ends(
         return
     with pytest.raises(QemuFailed if status == "failed" else DeadlineExceeded, match=error):
         wait_migration(machine, *awaited, seconds=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "off"),
+    [
+        ("target-killed-loading", ["return-path"]),
+        ("cancel-before-switchover", ["return-path", "pause-before-switchover"]),
+        ("cpr-garbage", []),
+    ],
+)
+def test_the_next_update_does_not_depend_on_the_fault_before(name: str, off: list[str]) -> None:
+    (fault,), seen = faults_named(name), dict[str, bool]()
+    source = SimpleNamespace(pid=0, process=SimpleNamespace(poll=lambda: None), set_capabilities=seen.update)
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr("os.kill", lambda *_: None)
+        update = SimpleNamespace(source=source, started_target=None, capabilities={"events": True})
+        FaultInjection(fault).restore(cast("LiveUpdate", update))
+    assert seen == dict.fromkeys(off, False)

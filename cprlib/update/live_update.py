@@ -235,9 +235,7 @@ class LiveUpdate:
                 target.check_alive("start the target")
             elif target.process.poll() is not None:
                 return True
-            with contextlib.suppress(FileNotFoundError):  # it has ended since, which the next call finds
-                return is_listening(target.pid, self.channels.cpr)
-            return False
+            return is_listening(target.pid, self.channels.cpr)
 
         Deadline(LISTEN_S, "the target's CPR channel", Awaited.QEMU).poll(listening, interval=0.005)
         self.mark(Step.CPR_LISTENING)

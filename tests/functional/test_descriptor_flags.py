@@ -16,7 +16,7 @@ from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import use_queue_pairs
-from cprlib.testing.nic_view import TapView, expect_same_queues, read_tap_view
+from cprlib.testing.nic_view import TapView, expect_same_queues, handed_over_queues, read_tap_view
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.plugged_target import name_main_channel
 
@@ -123,8 +123,8 @@ class DescriptorFlags(LiveUpdateTest):
     def _expect_queues(self, case: MeasuredCase, before: TapView, source: Machine, target: Machine) -> None:
         """The source may have to keep using the tap: its queues and header are unchanged."""
         pairs = pair_tables(read_table(source.pid), read_table(target.pid), ("tap",))
-        numbers = {pair.source.number: pair.target.number for pair in pairs if pair.source and pair.target}
-        expect_same_queues(case, before, read_tap_view(case.guest.topology, target), numbers, "when-received")
+        after = read_tap_view(case.guest.topology, target)
+        expect_same_queues(case, before, after, handed_over_queues(pairs), "when-received")
 
     def _expect_after(self, case: MeasuredCase, before: DescriptorTable) -> None:
         """In the target that runs the guest; by kind only, because the source has ended."""

@@ -14,7 +14,7 @@ from cprlib.verdict.judge import JudgedCase
 
 CONDITIONS = {  # a field of the fault that is true: what it means
     "return_path": "with a return path",
-    "unnoticed": "the source treats the update as complete, and is resumed by cont",
+    "unnoticed": "the source treats the update as complete",
     "exits": "the target has to refuse",
 }
 _OWNS_GUEST = ("running", "paused")  # run states (QAPI RunState) of the QEMU that has the guest

@@ -56,7 +56,7 @@ class Action(enum.StrEnum):
     GARBAGE_CPR = "garbage on the cpr channel"
     GARBAGE_MAIN = "garbage on the main channel"
     TRUNCATE_CPR = "half a message on the cpr channel"
-    TRUNCATE_MAIN = "half a message on the main channel"
+    TRUNCATE_MAIN = "end of stream on the main channel"  # after the first 4 KiB, or what was read with them
     WITHOUT_FDS = "the CPR state without its descriptors"
     EXHAUST_DESCRIPTORS = "descriptor exhaustion"
     OTHER_QUEUES = "another number of queues"
@@ -71,6 +71,10 @@ class Action(enum.StrEnum):
     NO_NETDEV = "no netdev"
     NO_SPACE = "no space for its log"
     NO_NET_ADMIN = "without CAP_NET_ADMIN"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Action | None:
+        return cls.TRUNCATE_MAIN if value == "half a message on the main channel" else None  # in older results
 
 
 class Survivor(enum.StrEnum):
@@ -122,7 +126,8 @@ class Fault:
     :param name: in kebab-case; the names of its checks begin with it.
     :param exits: whether the target must end by itself with an error status, not by a signal.
     :param return_path: the migration has a return path, on which the target reports a failure to the source.
-    :param unnoticed: the source has no return path and completes the migration; management resumes it by ``cont``.
+    :param unnoticed: the fault comes when the source has completed the migration, or the source has no return path and
+        completes it all the same. If it has to survive, management resumes it by ``cont``.
     :raises UsageError: the action is impossible in that phase, or for that actor.
     """
 

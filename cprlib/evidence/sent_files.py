@@ -17,7 +17,7 @@ def sent_files_check(
 ) -> Check:
     """The source sends the files of its netdevs with ``cpr=on``, under their names, each once, and no others.
 
-    Its CPR state may have one value more of such a netdev, and nothing of others.
+    In its CPR state, the netdev's id may occur once more than it has descriptors, and no id of another netdev may.
 
     :param netdevs: the source's.
     :param state: the bytes of the CPR state.

@@ -92,9 +92,9 @@ class GuestCase(CaseChecks):
         """Update the guest and add what was seen to the evidence.
 
         :param qemu: QEMU of the target; the source's when None.
-        :param label: prefix of the names of this update's checks. With a label the sent files are checked too; the time
-            between the update's steps is not, and the states before and after, and what both QEMUs say, are not
-            compared if ``target`` or ``hooks`` are given, which change them.
+        :param label: prefix of the names of this update's checks. With a label the files that were sent are checked
+            too, and the times between the update's steps are not. If ``target`` or ``hooks`` are given as well, the
+            states before and after are not compared, nor is what both QEMUs say: both arguments change them.
         :param target: settings of the target; the source's when None.
         :param note: for the report of a case with several updates.
         :param check: name of the check that fails when the update does; ``LABEL-update`` with a label.

@@ -90,7 +90,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
 
         The case's evidence is written when the body ends, also by an exception. A QEMU or guest that dies, refuses or
         hangs in the body is a failed check. If no update has begun, the case is inconclusive. A guest that does not
-        boot fails the case only if it boots without ``cpr=on``, or its QEMU starts only without NICs.
+        boot fails the case only if the same guest boots without ``cpr=on``, or its QEMU starts only without NICs.
         """
         run = self.parameters
         run = replace(run, ip_version=spec.ip_version or run.ip_version, rate=run.rate * spec.rate_share)

@@ -85,7 +85,8 @@ class LiveUpdate:
     :param mode: migration mode.
     :param capabilities: migration capabilities to set on the source.
     :param migrate_ns: time of ``migrate``.
-    :param migrate_reply: QEMU's refusal of ``migrate``, None when accepted; None before ``migrate``.
+    :param migrate_reply: None before ``migrate``; then a future with the error when the source refused it or died of
+        it, or None when it was accepted.
     """
 
     source: Machine
@@ -143,6 +144,7 @@ class LiveUpdate:
 
         :returns: the error when the source refused ``migrate`` or died of it.
         :raises QemuFailed: the target ended although no hook expects a failure.
+        :raises UpdateFailed: the target refused a NIC, or died of it, although no hook expects a failure.
         :raises DeadlineExceeded: a step did not end.
         """
         for hook in self.hooks:

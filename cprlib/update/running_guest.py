@@ -39,7 +39,8 @@ class RunningGuest:
     :param agent: the connection to its agent, through that QEMU.
     :param updates: results of its updates so far.
     :param latest_update: the last one that was planned, successful or not; None before the first.
-    :param planned: number of updates that were planned; :param failed: of those without a fault that failed.
+    :param planned: number of updates that were planned, with or without a fault.
+    :param failed: number of updates without a fault that failed.
     :param passed: files that management opened and passes to every QEMU, by netdev.
     :param mode: migration mode of its updates.
     """

@@ -161,7 +161,7 @@ def _downgrade(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
 
 
 def _negative_control(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
-    """A negative control must lose packets, however many; nothing else about it is judged."""
+    """A negative control must lose packets, however many; no other figure of its traffic is judged."""
     if not case.updates:
         yield inconclusive("update", "no live update was carried out")
     lost = case.loss.total

@@ -72,10 +72,6 @@ class Action(enum.StrEnum):
     NO_SPACE = "no space for its log"
     NO_NET_ADMIN = "without CAP_NET_ADMIN"
 
-    @classmethod
-    def _missing_(cls, value: object) -> Action | None:
-        return cls.TRUNCATE_MAIN if value == "half a message on the main channel" else None  # in older results
-
 
 class Survivor(enum.StrEnum):
     """The QEMU that must run the guest afterwards."""

@@ -8,7 +8,6 @@ from dataclasses import fields
 
 import pytest
 
-from cprlib.codec import BadValue, decode
 from cprlib.errors import InstrumentError, UsageError
 from cprlib.linux.descriptors import exhaust_descriptors, read_table
 from cprlib.update import faults
@@ -26,12 +25,6 @@ def test_names_are_unique_and_every_phase_is_used() -> None:
     assert {fault.phase for fault in ALL} == set(Phase)
     assert {fault.actor for fault in ALL} == set(Actor)
     assert {fault.action for fault in ALL} == set(Action)
-
-
-def test_an_action_of_older_results_is_known_by_its_former_name() -> None:
-    assert decode(Action, "half a message on the main channel") is Action.TRUNCATE_MAIN
-    with pytest.raises(BadValue):
-        decode(Action, "a message on the main channel")
 
 
 def test_a_source_that_was_killed_survives_nothing() -> None:

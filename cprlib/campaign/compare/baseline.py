@@ -17,6 +17,7 @@ from cprlib.campaign.compare.comparison import Comparison, Side, make_comparison
 from cprlib.campaign.compare.conditions import (
     all_differences,
     machine_differences,
+    missing_cases,
     mixed_parameters,
     other_parameters,
     parameters_of,
@@ -189,10 +190,11 @@ def check_baseline(
             require_same_machine(baseline, machine, path)
     now = read_guests(results, policy)
     saved = {case: (content.parameters,) for case, content in baseline.cases.items()}
+    before = {case: tuple(_guest(case, guest) for guest in content.guests) for case, content in baseline.cases.items()}
     problems = other_parameters("the baseline", saved, now)
     samples = [
-        Sample(case, tuple(_guest(case, guest) for guest in content.guests), now[case], False)
-        for case, content in baseline.cases.items()
+        Sample(case, guests, now[case], False)
+        for case, guests in before.items()
         if case in now and case not in problems
     ]
     if not samples and not problems:
@@ -210,7 +212,7 @@ def check_baseline(
         effect,
         policy,
         replace(join_environments(machines), lab_retries=0),
-        problems=tuple(problems.values()),
+        problems=(*problems.values(), *missing_cases(before, now)),
         notes=[f"different machines: {item}" for item in all_differences([baseline.environment, *machines])],
         command=command,
     )

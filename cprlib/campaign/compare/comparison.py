@@ -12,6 +12,7 @@ from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.conditions import (
     all_differences,
     find_descriptions,
+    missing_cases,
     other_parameters,
     parameters_of,
     read_environments,
@@ -238,7 +239,7 @@ def compare_saved(a: Path, b: Path, policy: Policy, effect: Effect, command: str
         effect,
         policy,
         join_environments(machines),
-        problems=[*other.values(), *different],
+        problems=[*other.values(), *missing_cases(guests_a, guests_b), *different],
         notes=[note],
         command=command,
     )

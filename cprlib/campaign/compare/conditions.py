@@ -116,6 +116,12 @@ def other_parameters(
     return problems
 
 
+def missing_cases(guests_a: Mapping[str, Sequence[GuestResult]], guests_b: Mapping[str, object]) -> list[str]:
+    """Cases with a valid guest of A and none of B: they are not compared."""
+    valid = [case for case, guests in guests_a.items() if any(guest.valid for guest in guests)]
+    return [f"B has no guest of {case}" for case in valid if case not in guests_b]
+
+
 def _names(*parameters: GuestParameters) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for one in parameters for name in one))
 

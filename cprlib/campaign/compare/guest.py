@@ -197,8 +197,8 @@ def read_guests(folder: Path, policy: Policy) -> dict[str, tuple[GuestResult, ..
     found: dict[str, list[GuestResult]] = {}
     for place in results:
         for judged in judge_cases(place, comparison_policy(policy)):
-            if judged.evidence.updates or judged.evidence.skipped:
-                guest = guest_result(judged, str(place / "cases" / judged.evidence.id))
+            guest = guest_result(judged, str(place / "cases" / judged.evidence.id))
+            if guest.updates or guest.skipped or guest.failures:
                 found.setdefault(guest.case, []).append(guest)
     if not found:
         raise InstrumentError(f"read {folder}", "no case of a live update in it", "give the folder of a run")

@@ -23,7 +23,7 @@ from cprlib.campaign.compare.conditions import machine_differences
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus, InstrumentError, SkipWord, UsageError
 from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.records import Outcome, Parameters
+from cprlib.evidence.records import Check, Outcome, Parameters
 from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
 from cprlib.traffic.figures import PerDirection
@@ -155,6 +155,26 @@ def test_saved_runs_with_other_parameters_are_not_compared(tmp_path: Path) -> No
     assert made.exit_status == ExitStatus.INCONCLUSIVE
     assert made.reason == f"{CASE}: A has rate=1000.0"
     assert made.samples == ()
+
+
+def test_run_whose_first_update_fails_is_a_regression(tmp_path: Path) -> None:
+    saved(tmp_path)
+    bad = run_folder(tmp_path, "bad", guests=2)
+    for path in bad.glob("cases/*"):
+        case = replace(guest_evidence(5, case=path.name), updates=0, per_update=())
+        case.with_checks(Check("update-completes", Outcome.FAIL, "completed", "failed", "no CPR state")).write(path)
+    assert check(tmp_path, bad) == (ExitStatus.FAIL, "update-completes: no CPR state")
+    assert compare_runs(tmp_path / "good", bad).exit_status == ExitStatus.FAIL
+
+
+def test_case_that_b_lacks_is_a_problem(tmp_path: Path) -> None:
+    good, same = run_folder(tmp_path, "good"), run_folder(tmp_path, "same")
+    assert compare_runs(good, same).exit_status == ExitStatus.PASS
+    replace(guest_evidence(case="other"), test="1-x.py:X.test_other").write(good / "cases" / "other")
+    made = compare_runs(good, same)
+    assert (made.exit_status, made.reason) == (ExitStatus.INCONCLUSIVE, "B has no guest of other")
+    write_baseline(make_baseline(good, POLICY), tmp_path / "baseline.json")
+    assert check(tmp_path, same) == (ExitStatus.INCONCLUSIVE, "B has no guest of other")
 
 
 def with_parameters(case: CaseEvidence, more: dict[str, str], **changes: object) -> CaseEvidence:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -42,6 +42,7 @@ class BaselineGuest:
 
     :param durations_ms: of each update, by metric.
     :param longest_ms: the longest pause, as policies see it.
+    :param packets, affected_updates, unknown_updates: as of :class:`GuestResult`.
     """
 
     updates: int
@@ -49,6 +50,7 @@ class BaselineGuest:
     packets: Mapping[str, int]
     affected_updates: Mapping[str, int]
     longest_ms: float | None = None
+    unknown_updates: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def _case(guests: Sequence[GuestResult]) -> BaselineCase:
                 guest.packets,
                 guest.affected,
                 None if guest.longest_ms is None else round(guest.longest_ms, DIGITS),
+                guest.unknown,
             )
             for guest in guests
         ),
@@ -220,7 +223,13 @@ def check_baseline(
 
 def _guest(case: str, guest: BaselineGuest) -> GuestResult:
     return GuestResult(
-        case, guest.updates, guest.durations_ms, guest.packets, guest.affected_updates, longest_ms=guest.longest_ms
+        case,
+        guest.updates,
+        guest.durations_ms,
+        guest.packets,
+        guest.affected_updates,
+        longest_ms=guest.longest_ms,
+        unknown=guest.unknown_updates,
     )
 
 

@@ -199,7 +199,8 @@ def _reason(
         return "; ".join(problems[:3]) or f"undecided: {', '.join(decision.undecided) or 'no valid guest'}"
     better = [item for item in decision.durations if item.change == Change.IMPROVE]
     faster = f"shorter: {', '.join(item.metric.label for item in better)}; " if better else ""
-    return f"{faster}no difference of {100 * effect.ratio:.0f} % or more, nothing lost"
+    lost = ", nothing lost" if any(item.metric.name == "lost" for item in decision.counts) else ""
+    return f"{faster}no difference of {100 * effect.ratio:.0f} % or more{lost}"
 
 
 def compare_saved(a: Path, b: Path, policy: Policy, effect: Effect, command: str = "") -> Comparison:

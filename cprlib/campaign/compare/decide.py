@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median, stdev
 
 from cprlib.campaign.compare import Effect
@@ -164,41 +165,50 @@ def _counts(samples: Sequence[Sample], analysis: Analysis) -> list[CountResult]:
         (sample, metric, _affected(sample.a, metric), _affected(sample.b, metric))
         for sample in samples
         for metric in COUNTS
-        if sample.a and sample.b
+        if sample.a and sample.b and any(metric.name in guest.packets for guest in (*sample.a, *sample.b))
     ]
-    guests = [(_affected_guests(sample.a, metric), _affected_guests(sample.b, metric)) for sample, metric, *_ in rows]
-    worse = holm([more_often(*a, *b) for a, b in guests])
-    better = holm([more_often(*b, *a) for a, b in guests])
+    worse = holm([more_often(a.affected_guests, a.guests, b.affected_guests, b.guests) for *_, a, b in rows])
+    better = holm([more_often(b.affected_guests, b.guests, a.affected_guests, a.guests) for *_, a, b in rows])
     results = []
     for index, (sample, metric, a, b) in enumerate(rows):
-        bound = at_most(b[1], b[2])
+        bound = at_most(b.affected, b.updates)
         if worse[index] <= analysis.counts:
             change = Change.REGRESS
         elif better[index] <= analysis.counts:
             change = Change.IMPROVE
-        elif bound <= WORTH_SEEING or (a[1] and b[1] * a[2] <= a[1] * b[2]):
+        elif bound <= WORTH_SEEING or (a.affected and b.updates and b.affected * a.updates <= a.affected * b.updates):
             change = Change.SAME
         else:
             change = Change.UNDECIDED
-        results.append(
-            CountResult(sample.case, metric, a[0], b[0], a[1], b[1], a[2], b[2], worse[index], bound, change)
-        )
+        packets = (a.packets, b.packets, a.affected, b.affected, a.updates, b.updates)
+        results.append(CountResult(sample.case, metric, *packets, worse[index], bound, change))
     return results
 
 
-def _affected_guests(guests: Sequence[GuestResult], metric: Metric) -> tuple[int, int]:
-    """Affected guests and all guests: the tests count guests, because updates of one guest are not independent."""
-    counted = [guest for guest in guests if not guest.overlong]
-    return sum(guest.affected.get(metric.name, 0) > 0 for guest in counted), len(counted)
+@dataclass(frozen=True, slots=True)
+class _Affected:
+    """One side's packets of a metric, in the updates where their number is known.
+
+    The tests count guests, because updates of one guest are not independent.
+    """
+
+    packets: int
+    affected: int
+    updates: int
+    affected_guests: int
+    guests: int
 
 
-def _affected(guests: Sequence[GuestResult], metric: Metric) -> tuple[int, int, int]:
-    """Packets, affected updates, all updates."""
-    counted = [guest for guest in guests if not guest.overlong]
-    return (
-        sum(guest.packets.get(metric.name, 0) for guest in counted),
-        sum(guest.affected.get(metric.name, 0) for guest in counted),
-        sum(guest.updates for guest in counted),
+def _affected(guests: Sequence[GuestResult], metric: Metric) -> _Affected:
+    name = metric.name
+    counted = [guest for guest in guests if not guest.overlong and guest.counted(name)]
+    affected = [guest.affected.get(name, 0) for guest in counted]
+    return _Affected(
+        sum(guest.packets.get(name, 0) for guest in counted),
+        sum(affected),
+        sum(guest.counted(name) for guest in counted),
+        sum(count > 0 for count in affected),
+        len(counted),
     )
 
 

@@ -85,7 +85,9 @@ class GuestResult:
     :param case: id of its case, without the number of a repetition.
     :param updates: carried out.
     :param durations: ms of each update, by metric; an update without a known value has none.
-    :param packets: of all updates, by metric. :param affected: updates with at least one such packet.
+    :param packets: of all updates, by metric; a metric that is unknown in all updates is missing.
+    :param affected: updates with at least one such packet.
+    :param unknown: updates whose number of such packets is unknown; a metric without such updates is missing.
     :param failures: what the policy refuses, except the limits of :func:`comparison_policy`.
     :param problems: why its figures are discarded; its failed checks still count.
     :param skipped: why the case was skipped; empty when it ran.
@@ -110,12 +112,17 @@ class GuestResult:
     seconds: float = 0.0
     folder: str = ""
     parameters: GuestParameters = field(default_factory=dict)
+    unknown: Mapping[str, int] = field(default_factory=dict)
     qemu: tuple[str, str] = ("", "")
 
     @property
     def valid(self) -> bool:
         """Whether its figures count."""
         return not self.problems and not self.skipped and self.updates > 0
+
+    def counted(self, metric: str) -> int:
+        """Updates whose number of such packets is known."""
+        return self.updates - self.unknown.get(metric, 0)
 
     def median_ms(self, metric: str) -> float | None:
         """Median of its updates, which one long update does not change; None without a known value."""
@@ -147,14 +154,16 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
     updates = updates_of(case)
     failures = [item for item in judged.verdict.findings if item.outcome == Outcome.FAIL]
     last = case.target or case.source
-    counts = {metric.name: [of(update).total for update in updates] for metric, of in COUNTS.items()}
+    totals = {metric.name: [of(update).total for update in updates] for metric, of in COUNTS.items()}
+    counts = {name: [value for value in values if value is not None] for name, values in totals.items()}
+    unknown = {name: (case.updates or 0) - len(values) for name, values in counts.items()}
     run = case.parameters
     return GuestResult(
         case=_id_without_repetition(case),
         updates=case.updates or 0,
         durations={metric.name: _known(of(update) for update in updates) for metric, of in DURATIONS.items()},
-        packets={name: sum(value or 0 for value in values) for name, values in counts.items()},
-        affected={name: sum(1 for value in values if value) for name, values in counts.items()},
+        packets={name: sum(values) for name, values in counts.items() if values},
+        affected={name: sum(1 for value in values if value) for name, values in counts.items() if values},
         failures=tuple(item for item in failures if not (case.overlong and _about_packets(item))),
         problems=discard_reasons(judged),
         skipped=case.skip_text,
@@ -170,6 +179,7 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
             for name, value in run.more.items()
             if name in MORE_PARAMETERS or GIVEN_PARAMETERS.fullmatch(name)
         },
+        unknown={name: count for name, count in unknown.items() if count},
         qemu=(last.version, last.sha256) if last else ("", ""),
     )
 

@@ -185,11 +185,12 @@ def _figures(done: ArmGuests) -> str:
     arms = []
     for name, guests in done.items():
         figures = [guest.median_ms("interruption-return") or guest.median_ms("stop-to-resume") for guest in guests]
-        lost = sum(guest.packets.get("lost", 0) for guest in guests)
+        lost = [guest.packets["lost"] for guest in guests if "lost" in guest.packets]
+        packets = f", {sum(lost)} lost" if lost else ""
         shown = "/".join("-" if figure is None else f"{figure:.0f}" for figure in figures)
         refused = ", refused" if any(guest.failures for guest in guests) else ""
         discarded = ", discarded" if any(not guest.valid for guest in guests) else ""
-        arms.append(f"{name} {shown} ms, {lost} lost{refused}{discarded}")
+        arms.append(f"{name} {shown} ms{packets}{refused}{discarded}")
     return "; ".join(arms)
 
 

@@ -83,6 +83,21 @@ def check(top: Path, results: Path, **more: bool) -> tuple[int, str]:
     return made.exit_status, made.reason
 
 
+def test_baseline_keeps_the_number_of_updates_without_counted_packets(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, "good", guests=1)
+    replace(guest_evidence(5), per_update=guest_evidence(3).per_update).write(folder / "cases" / CASE)
+    write_baseline(make_baseline(folder, POLICY), tmp_path / "baseline.json")
+    made = check_baseline(
+        folder,
+        read_baseline(tmp_path / "baseline.json"),
+        tmp_path / "baseline.json",
+        POLICY,
+        Effect(),
+        anyway=False,
+    )
+    assert {(item.a_updates, item.b_updates) for item in made.decision.counts} == {(3, 3)}
+
+
 def test_slower_run_is_a_regression_and_an_equal_run_is_not(tmp_path: Path) -> None:
     saved(tmp_path)
     assert check(tmp_path, run_folder(tmp_path, "slow", 1.3))[0] == ExitStatus.FAIL

@@ -163,6 +163,15 @@ def test_counts_of_a_guest_with_a_pause_too_long_for_the_queue_do_not_count() ->
     assert not found.refusals
 
 
+def test_only_updates_whose_packets_are_known_count() -> None:
+    half = guest(unknown={"lost": 5})
+    found = decide([Sample(CASE, (guest(),) * 12, (half,) * 12, True)], SINGLE_ANALYSIS, Effect())
+    assert (found.counts[0].metric.name, found.counts[0].a_updates, found.counts[0].b_updates) == ("lost", 120, 60)
+    unmeasured = guest(packets={}, affected={}, unknown=dict.fromkeys(("lost", "duplicates", "reordered"), 10))
+    found = decide([Sample(CASE, (unmeasured,) * 12, (unmeasured,) * 12, True)], SINGLE_ANALYSIS, Effect())
+    assert found.counts == ()
+
+
 def test_saved_runs_are_compared_unpaired() -> None:
     slower = sample(1.4, pairs=8, scatter=0.02)
     calm = Sample(CASE, tuple(guest(170.0 + n) for n in range(8)), tuple(guest(230.0 + n) for n in range(6)), False)

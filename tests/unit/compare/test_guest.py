@@ -54,6 +54,14 @@ def test_a_lost_packet_is_refused_and_counted_in_its_update() -> None:
     assert any(item.about == "loss" and item.text.startswith("2 packets lost forward") for item in guest.failures)
 
 
+def test_an_update_whose_packets_are_unknown_is_not_counted() -> None:
+    case = guest_evidence(3)
+    rows = (replace(case.per_update[0], loss=PerDirection(0, None)), *case.per_update[1:])
+    assert guest_result(judge(replace(case, per_update=rows), POLICY)).counted("lost") == 2
+    unmeasured = guest_result(judge(replace(case, per_update=()), POLICY))
+    assert (unmeasured.updates, unmeasured.counted("lost"), unmeasured.packets) == (3, 0, {})
+
+
 def test_a_long_interruption_is_left_to_the_comparison() -> None:
     seen = Interruption(6000.0, 6004.0, 0.0, 2.0)
     case = replace(guest_evidence(3), interruption=InterruptionPerDirection(seen, seen))

@@ -21,7 +21,6 @@ from cprlib.campaign.compare.guest import GuestResult
 from cprlib.campaign.compare.session import (
     A_CONTROL,
     A_TO_B,
-    DEFAULTS,
     STORE,
     A,
     Arm,
@@ -263,7 +262,7 @@ def conclude(
         interim_analyses=strategy.state.analyses,
         budget_s=60 * request.budget,
         seed=request.seed,
-        parameters={**DEFAULTS, **(request.parameters or {})},
+        parameters=request.used_parameters,
         started=utc(request.started_ns or None),
         finished=utc(time.time_ns()),
     )

@@ -23,7 +23,7 @@ from cprlib.campaign.session import Session
 from cprlib.campaign.store import STORE_VERSION, Store
 from cprlib.codec import BadValue, dump_json, load_json
 from cprlib.errors import UsageError
-from cprlib.lab.engines import asset_parameters
+from cprlib.lab.engines import KVM_LAB_PARAMETERS, asset_parameters
 from cprlib.qemu.binary import QemuBinary, file_digest
 from cprlib.report.build_report import judge_cases
 from cprlib.verdict.policy import Policy
@@ -71,6 +71,12 @@ class CompareRequest:
     @property
     def effect(self) -> Effect:
         return Effect(self.min_effect)
+
+    @property
+    def used_parameters(self) -> Mapping[str, str]:
+        """The defaults of a comparison, changed by the lab engine's, then by the given ones."""
+        lab = KVM_LAB_PARAMETERS if self.engine == "kvm" else {}
+        return {**DEFAULTS, **lab, **(self.parameters or {})}
 
 
 STORE = Store("compare", CompareRequest, RESULT_FILE)
@@ -142,9 +148,8 @@ def make_arms(assets: Assets, request: CompareRequest, tests: Sequence[SuiteTest
     :raises UsageError: the suite lacks a case.
     """
     measured = find_measured(request.tests, tests)
-    used = {**DEFAULTS, **(request.parameters or {})}
     given = [
-        {**asset_parameters(assets, request.engine, request.policy, qemu=qemu), **used}
+        {**asset_parameters(assets, request.engine, request.policy, qemu=qemu), **request.used_parameters}
         for qemu in (assets.qemu, request.b)
     ]
     arms = [Arm(A, given[0], measured), Arm(B, given[1], measured)]

@@ -67,6 +67,17 @@ def test_arms_differ_in_their_qemu_alone(tmp_path: Path) -> None:
     assert {parameters["chain"] for parameters in given.values()} == {"4"}
 
 
+def test_lab_with_kvm_has_its_own_rate_unless_one_is_given(tmp_path: Path) -> None:
+    (tmp_path / "qemu").write_text("x")
+    assets = Assets(QemuBinary(tmp_path / "qemu"), GuestImage(Path("/k"), Path("/i"), "x"))
+    request = replace(REQUEST, b=assets.qemu, engine="kvm")
+    arm, _ = make_arms(assets, request, TESTS)
+    assert [arm.parameters[name] for name in ("chain", "rate", "control_run")] == ["4", "200", "8"]
+    assert request.used_parameters == {"chain": "4", "rate": "200", "control_run": "8"}
+    arm, _ = make_arms(assets, replace(request, parameters={"rate": "300"}), TESTS)
+    assert arm.parameters["rate"] == "300"
+
+
 def test_equal_qemus_have_no_update_from_a_to_b(tmp_path: Path) -> None:
     (tmp_path / "qemu").write_text("x")
     assets = Assets(QemuBinary(tmp_path / "qemu"), GuestImage(Path("/k"), Path("/i"), "x"))

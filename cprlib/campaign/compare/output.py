@@ -150,14 +150,15 @@ def refusals(made: Comparison) -> list[str]:
 
 
 def a_to_b_line(guests: Sequence[GuestResult]) -> str:
+    """Updates from A to B in a line; each guest has one."""
     skipped = next((guest.skipped for guest in guests if guest.skipped), "")
     if skipped:
         return f"update from A to B: skipped: {one_line(skipped)}"
     shown = ", ".join(duration(guest.median_ms("interruption-return")) for guest in guests)
     lost, reordered = (sum(guest.packets.get(name, 0) for guest in guests) for name in ("lost", "reordered"))
-    refused = sum(bool(guest.failures) for guest in guests)
+    updates, refused = sum(guest.updates for guest in guests), sum(bool(guest.failures) for guest in guests)
     return (
-        f"update from A to B: {len(guests)} carried out, interruption return {shown} ms, {lost} lost, "
+        f"update from A to B: {updates} of {len(guests)} carried out, interruption return {shown} ms, {lost} lost, "
         f"{reordered} reordered, {refused or 'none'} refused by policy"
     )
 

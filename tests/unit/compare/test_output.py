@@ -71,6 +71,12 @@ def test_equals_end_with_no_regression_and_what_would_have_been_seen() -> None:
     assert "(29 are needed for 95 %)" in text
 
 
+def test_failed_update_from_a_to_b_is_not_carried_out() -> None:
+    failed = guest(updates=0, failures=(refused("update-completes", "no CPR state"),))
+    text = comparison_text(comparison(a_to_b=(guest(updates=1), failed)))
+    assert "update from A to B: 1 of 2 carried out" in text
+
+
 def test_undecided_says_what_is() -> None:
     assert "verdict: UNDECIDED (undecided:" in comparison_text(comparison(sample(1.3, scatter=0.8)))
 

@@ -52,7 +52,8 @@ def comparison_html(made: Comparison) -> str:
         refusals=refusals(made),
         cases=[_case_view(made, sample) for sample in made.samples],
         a_to_b=a_to_b_line(made.a_to_b) if made.a_to_b else "",
-        control=[duration_row(item) for item in made.a_against_a.durations] if made.a_against_a else (),
+        control=[(item, duration_row(item)) for item in made.a_against_a.durations] if made.a_against_a else (),
+        headings={"durations": DURATION_HEADINGS, "counts": COUNT_HEADINGS, "control": CONTROL_HEADINGS},
         outcomes=OUTCOMES,
         levels=levels(made),
     )

@@ -17,7 +17,7 @@ from cprlib.build.progress import Progress
 from cprlib.campaign.compare.comparison import Comparison, Round, Side, make_comparison
 from cprlib.campaign.compare.decide import decide, refusals, smallest_p
 from cprlib.campaign.compare.decision import Change, Sample
-from cprlib.campaign.compare.guest import GuestResult
+from cprlib.campaign.compare.guest import DURATIONS, GuestResult
 from cprlib.campaign.compare.session import (
     A_CONTROL,
     A_TO_B,
@@ -181,16 +181,20 @@ def _hopeless(rounds: Sequence[ArmGuests]) -> bool:
 
 
 def _figures(done: ArmGuests) -> str:
+    """The median of each guest, in the first metric that a guest has."""
+    metrics = [metric for metric in DURATIONS if metric.name in ("interruption-return", "stop-to-resume")]
+    every = [guest for guests in done.values() for guest in guests]
+    shown_metric = next((item for item in metrics if any(guest.median_ms(item.name) for guest in every)), metrics[0])
     arms = []
     for name, guests in done.items():
-        figures = [guest.median_ms("interruption-return") or guest.median_ms("stop-to-resume") for guest in guests]
+        figures = [guest.median_ms(shown_metric.name) for guest in guests]
         lost = [guest.packets["lost"] for guest in guests if "lost" in guest.packets]
         packets = f", {sum(lost)} lost" if lost else ""
         shown = "/".join("-" if figure is None else f"{figure:.0f}" for figure in figures)
         refused = ", refused" if any(guest.failures for guest in guests) else ""
         discarded = ", discarded" if any(not guest.valid for guest in guests) else ""
         arms.append(f"{name} {shown} ms{packets}{refused}{discarded}")
-    return "; ".join(arms)
+    return f"{shown_metric.label}: {'; '.join(arms)}"
 
 
 def compare(

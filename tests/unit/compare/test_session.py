@@ -221,6 +221,7 @@ def test_slower_b_is_reported_before_the_budget_is_used_up(tmp_path: Path) -> No
     assert 10 <= len(made.rounds) <= 15
     assert made.interim_analyses[-1] == len(made.rounds)
     assert any("interim analysis after round" in line for line in lines)
+    assert "round 1: interruption return: a 167 ms" in lines[0]
 
 
 def test_equals_end_without_regression(tmp_path: Path) -> None:

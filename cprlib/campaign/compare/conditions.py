@@ -80,7 +80,7 @@ def _deciding(environment: Environment, name: str) -> str:
 
 
 def parameters_of(guests: Sequence[GuestResult]) -> tuple[GuestParameters, ...]:
-    """The different parameters of guests; a skipped guest has none that count: what it was skipped for is compared."""
+    """The different parameters of guests. A skipped guest does not count: it ran with none."""
     found: list[GuestParameters] = []
     for guest in guests:
         if not guest.skipped and guest.parameters not in found:
@@ -127,7 +127,7 @@ def _names(*parameters: GuestParameters) -> tuple[str, ...]:
 
 
 def _other(name: str, expected: GuestParameters, found: Sequence[GuestParameters]) -> str:
-    """The value of A when another guest has another one; a value that A does not know is not compared."""
+    """``NAME=VALUE`` of A when a guest of B has another value; empty when all are equal, or A's is unknown."""
     value = expected.get(name)
     known = value is not None or GIVEN_PARAMETERS.fullmatch(name)
     if not known or all(own.get(name) == value for own in found):

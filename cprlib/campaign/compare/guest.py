@@ -80,7 +80,7 @@ COUNTS: Mapping[Metric, Callable[[UpdateFigures], PerDirection]] = {
 
 @dataclass(frozen=True, slots=True)
 class GuestResult:
-    """One guest, updated at least once.
+    """One guest. It has no update when the case was skipped, or when its first update failed.
 
     :param case: id of its case, without the number of a repetition.
     :param updates: carried out.

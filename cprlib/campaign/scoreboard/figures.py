@@ -53,7 +53,7 @@ class Measured:
 
     @property
     def measured(self) -> bool:
-        """Whether it says something of its QEMU: a QEMU that completes no update has none with figures."""
+        """Whether the row has figures, failed properties or faults."""
         return bool(self.updates or self.failures or self.faults)
 
     def lost(self, direction: str) -> PacketCounts | None:

@@ -1,4 +1,4 @@
-"""Run a scoreboard session: make the QEMUs, then run the tests of every row, one guest after the other."""
+"""Run a scoreboard session: make the QEMUs, then run the tests of every row, several at once."""
 
 from __future__ import annotations
 

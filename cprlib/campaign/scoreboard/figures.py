@@ -8,11 +8,15 @@ from pathlib import Path
 
 from cprlib.campaign.compare.guest import comparison_policy, discard_reasons, middle_ms, updates_of
 from cprlib.campaign.scoreboard.plan import Row
+from cprlib.errors import SkipWord
 from cprlib.evidence.records import Budget, Outcome, Role, UpdateFigures
 from cprlib.report.build_report import judge_cases
 from cprlib.report.fault_matrix import fault_matrix
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy
+
+WITHOUT_CPR = "no cpr=on"
+"""A failure: the series brings it, and stock QEMUs are updated by mechanisms that do not need it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,9 @@ def measure(row: Row, version: str, updates: Sequence[Path], failures: Sequence[
     for case in guests:
         evidence = case.evidence
         found = updates_of(evidence)
+        if evidence.skip_word == SkipWord.NO_CPR:
+            problems.append(WITHOUT_CPR)
+            continue
         problems += _failures(case)
         if evidence.skipped:
             discarded.append(evidence.skip_text)

@@ -139,13 +139,20 @@ def test_qemu_that_cannot_be_built_leaves_its_row_unmeasured() -> None:
 def test_page_has_no_folder_of_this_machine(tmp_path: Path) -> None:
     case = replace(
         guest_evidence(3),
-        skip_word="no-cpr",
-        skipped="cannot hand over a tap with /root/.cache/store/qemu/61d0/qemu-system-x86_64: <b>no cpr=on",
+        skip_word="no-vhost",
+        skipped="cannot use vhost with /root/.cache/store/qemu/61d0/qemu-system-x86_64: <b>none",
     )
     rows = [measured(tmp_path, case), Measured(row("stock-9"), problem="build in /root/.cache/x failed")]
     page = scoreboard_page(rows, REQUEST, MACHINE)
     assert "/root" not in page
-    assert r"(no-cpr: cannot hand over a tap with qemu-system-x86\_64: &lt;b&gt;no cpr=on)" in page
+    assert r"(no-vhost: cannot use vhost with qemu-system-x86\_64: &lt;b&gt;none)" in page
+
+
+def test_qemu_without_cpr_is_measured_and_failed(tmp_path: Path) -> None:
+    case = replace(guest_evidence(3), skip_word="no-cpr", skipped="the QEMU has no cpr=on")
+    found = measured(tmp_path, case, case)
+    assert (found.measured, found.failures, found.discarded) == (True, ("no cpr=on",), ())
+    assert "| failed: `no cpr=on` |" in scoreboard_page([found], REQUEST, MACHINE)
 
 
 def test_page_has_figures_command_machine_and_gaps(tmp_path: Path) -> None:

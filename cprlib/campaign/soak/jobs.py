@@ -66,21 +66,19 @@ class KeptFolders:
         priority, size = PRIORITY.get(case.worst, 0), disk_used(temporary)
         sizes = {path: disk_used(path) for path in sorted((self._folder / KEPT).glob("*/"))}
 
-        def full() -> bool:
-            return len(sizes) >= self._most or sum(sizes.values()) + size > self._most_bytes
+        def full(there: Mapping[Path, int]) -> bool:
+            return len(there) >= self._most or sum(there.values()) + size > self._most_bytes
 
+        lasting = {path: used for path, used in sizes.items() if self._priority(path) >= priority}
+        if not priority or full(lasting):  # nothing is deleted in vain
+            shutil.rmtree(temporary, ignore_errors=True)
+            return False
         # the least important goes first, and of those the newest: the first of its kind says most
-        replaceable = sorted(
-            (path for path in sizes if self._priority(path) < priority),
-            key=lambda path: (-self._priority(path), path.name),
-        )
-        while full() and replaceable:
+        replaceable = sorted(sizes.keys() - lasting.keys(), key=lambda path: (-self._priority(path), path.name))
+        while full(sizes):
             path = replaceable.pop()
             del sizes[path]
             shutil.rmtree(path, ignore_errors=True)
-        if not priority or full():
-            shutil.rmtree(temporary, ignore_errors=True)
-            return False
         move_into_place(temporary, self._folder / case.folder)
         self._priorities[case.folder] = priority
         return True

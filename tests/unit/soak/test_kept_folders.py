@@ -66,6 +66,14 @@ def test_limit_of_size(tmp_path: Path) -> None:
     assert keeper.there == [1, 3]
 
 
+def test_folder_that_is_too_large_anyway_replaces_nothing(tmp_path: Path) -> None:
+    keeper = Keeper(tmp_path, most=100, most_mib=2)
+    assert keeper.add(1, JobOutcome.FAILED, 900 * 1024)
+    assert keeper.add(2, JobOutcome.INCONCLUSIVE, 900 * 1024)
+    assert not keeper.add(3, JobOutcome.FAILED, 1500 * 1024)
+    assert keeper.there == [1, 2]
+
+
 def test_limit_of_zero_keeps_nothing(tmp_path: Path) -> None:
     assert not Keeper(tmp_path, most=0).add(1, JobOutcome.FAILED)
 

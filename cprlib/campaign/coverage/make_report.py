@@ -97,7 +97,7 @@ def make_report(
         )
         for patch in series.patches
     )
-    applied = {reason for _, line in covered for reason in reasons if line.reason == reason.reason and not line.count}
+    applied = {explained[line.file, line.line] for _, line in covered if line.reason}
     return CoverageReport(
         base=base,
         series=series.digest,

@@ -50,6 +50,8 @@ def test_line_that_no_test_runs_fails_without_a_reason(tmp_path: Path) -> None:
 def test_reason_that_applies_to_no_line_is_listed(tmp_path: Path) -> None:
     report = samples.report(tmp_path, REASON, UncoveredReason(TAP, "if (s->cpr) {", "never"))
     assert report.unused_reasons == ("net/tap.c: if (s->cpr) {",)
+    report = samples.report(tmp_path, REASON, UncoveredReason(TAP, "if (s->cpr) {", REASON.reason))
+    assert report.unused_reasons == ("net/tap.c: if (s->cpr) {",)
 
 
 def test_reason_fits_consecutive_lines_whatever_their_indentation() -> None:

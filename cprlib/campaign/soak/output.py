@@ -43,7 +43,7 @@ class SoakDocument:
     :param engine: of the lab; None when run natively.
     :param command: of the last session.
     :param seconds: that all sessions ran.
-    :param counts: number of cases by outcome.
+    :param counts: number of cases by outcome; one that left a process behind failed.
     :param kept: folders of cases that did not pass.
     """
 

@@ -218,7 +218,7 @@ class SoakResult:
 
     @cached_property
     def counts(self) -> Mapping[JobOutcome, int]:
-        found = Counter(case.outcome for case in self.history.cases)
+        found = Counter(case.worst for case in self.history.cases)
         return {outcome: found[outcome] for outcome in JobOutcome}
 
     @cached_property
@@ -266,7 +266,7 @@ class SoakResult:
                 case JobOutcome.INCONCLUSIVE:
                     yield inconclusive(about, text)
                 case JobOutcome.PASSED:
-                    passes += 1
+                    passes += not case.left
                 case JobOutcome.SKIPPED:
                     yield Finding(Outcome.SKIP, about, text)
         if passes:

@@ -88,7 +88,7 @@ class Recorder:
         words = " ".join([case.test, *(f"{name}={value}" for name, value in case.parameters.items())])
         message = f": {case.messages[0]}" if case.messages else ""
         left = f"; it left {case.left[0]}" if case.left else ""
-        text = f"{case.number}: {words}: {case.outcome} after {case.seconds:.1f} s{message}{left}"
+        text = f"{case.number}: {words}: {case.worst} after {case.seconds:.1f} s{message}{left}"
         self._lines.line(f"{len(cases)} cases, {bad} not passed; {text}", max(0.0, self._seconds - self._lines.elapsed))
 
 

@@ -47,6 +47,8 @@ def test_case_that_left_a_process_fails(tmp_path: Path) -> None:
     assert "it left 1 process behind: 4711 qemu-system-x86_64" in report_text(made)
     two = result(tmp_path, case(1, left=("4711 qemu", "4712 qemu")))
     assert "it left 2 processes behind: 4711 qemu" in report_text(two)
+    assert made.sentence == "1 case in 20.0 min: 1 failed; resources flat"
+    assert "✗ failed</td>" in report_html(made)
 
 
 def test_leak_fails_and_is_named(tmp_path: Path) -> None:

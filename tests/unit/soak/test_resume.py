@@ -188,7 +188,9 @@ def test_leak_of_the_harness_is_found(folder: Path) -> None:
     assert result.exit_status == ExitStatus.FAIL
 
 
-def test_process_that_a_case_leaves_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_that_a_case_leaves_is_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from cprlib.campaign.soak import jobs  # noqa: PLC0415
     from cprlib.campaign.soak.resources import mark  # noqa: PLC0415
 
@@ -203,6 +205,7 @@ def test_process_that_a_case_leaves_is_found(folder: Path, monkeypatch: pytest.M
         left.wait()
     assert result.history.cases[0].left == (f"{left.pid} sleep 60",)
     assert result.exit_status == ExitStatus.FAIL
+    assert "failed after" in capsys.readouterr().out
     assert [case.left for case in result.history.cases[1:]] == [()] * (len(result.history.cases) - 1)
 
 

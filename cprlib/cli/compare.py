@@ -17,6 +17,7 @@ from cprlib.cli.options import (
     Number,
     base_option,
     check_backend,
+    check_nic_properties,
     command_line,
     hint_resume,
     lab_option,
@@ -162,6 +163,7 @@ def _request(
     load_policy(policy)
     own_qemu, other = read_qemu(a, a_firmware), read_qemu(b, b_firmware)
     assert other is not None
+    check_nic_properties(filter(None, [own_qemu, other]), parameters)
     tests = tests or (UPDATES_CASE,)
     find_measured(tests, suite)
     return CompareRequest(

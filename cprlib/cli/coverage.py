@@ -16,6 +16,7 @@ from cprlib.cli.options import (
     avocado_reference,
     base_option,
     check_backend,
+    check_nic_properties,
     command_line,
     hint_results,
     native_option,
@@ -94,6 +95,7 @@ def coverage(
         refuse_options(context, "report on earlier runs", "nothing is run", kept=kept)
     engine = choose_engine(native, lab, report_progress) if runs else None
     build = build_coverage(base, console_progress())
+    check_nic_properties([build.qemu], parameters)
     results = new_results_folder(out.resolve())
     if runs:
         with hint_results(results, f"cprlib coverage --base {base} --from"):

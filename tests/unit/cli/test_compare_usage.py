@@ -58,6 +58,17 @@ def test_bad_calls_are_usage_errors_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_property_that_the_nic_lacks_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cprlib.qemu.binary.probe", lambda _: None)
+    monkeypatch.setattr("cprlib.qemu.binary.nic_properties", lambda _: ("packed",))
+    monkeypatch.setattr("cprlib.campaign.store.Store.begin", lambda *_: pytest.fail("it began"))
+    given = ["--b", "/bin/true", "-p", "nic.paked=on", "--lab", "uml", "--out", str(tmp_path)]
+    assert main(["compare", *given]) == ExitStatus.USAGE
+    assert "did you mean packed?" in capsys.readouterr().err
+
+
 REFUSED = {
     "compare --b /q --budget nan": "--budget",
     "compare --b /q --budget inf": "--budget",

@@ -36,6 +36,18 @@ def test_interrupted_run_is_described_as_it_was_asked_for(
     assert f"cprlib coverage --base 10.2 --from {tmp_path}" in printed.err
 
 
+def test_property_that_the_nic_lacks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cprlib.build.assets.build_assets", lambda *_, **__: pytest.fail("built the guest"))
+    monkeypatch.setattr("cprlib.lab.doctor.choose_engine", lambda *_: None)
+    monkeypatch.setattr("cprlib.build.coverage.build_coverage", lambda *_: BUILD)
+    monkeypatch.setattr("cprlib.campaign.coverage.make_report.load_reasons", lambda _base: ())
+    monkeypatch.setattr("cprlib.qemu.binary.nic_properties", lambda _: ("packed",))
+    assert main(["coverage", "-p", "nic.paked=on", "--out", str(tmp_path)]) == ExitStatus.USAGE
+    assert "did you mean packed?" in capsys.readouterr().err
+
+
 def test_report_on_earlier_runs_builds_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     earlier = tmp_path / "earlier"
     good_case().write(earlier / "cases" / good_case().id)

@@ -206,7 +206,7 @@ class MatrixRun:
             except UsageError as error:
                 tried = f"run point {point.name} of matrix {self.matrix.name}"
                 raise UsageError(tried, f"{error.tried}: {error.happened}", error.advice) from error
-            if base := point.values.get(BASE):
+            if base := point.values.get(BASE, self.matrix.shared.get(BASE)):
                 find_base(base)
 
     def write(self, results: Path, shared: Mapping[str, str], qemus: Mapping[str, QemuBinary], default: str) -> Path:

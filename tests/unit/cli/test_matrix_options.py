@@ -66,3 +66,9 @@ def test_points(given: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixt
     path = tmp_path / "bad.yaml"
     path.write_text(f"a: !mux\n  x:\n    {given}\n")
     refused(["--matrix", str(path), "--lab"], why, capsys)
+
+
+def test_base_of_all_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text('base: "9.9"\na: !mux\n  x:\n    queues: 1\n')
+    refused(["--matrix", str(path), "--lab"], "no such base", capsys)

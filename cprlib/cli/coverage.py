@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,25 +98,26 @@ def coverage(
     build = build_coverage(base, console_progress())
     check_nic_properties([build.qemu], parameters)
     results = new_results_folder(out.resolve())
-    if runs:
-        with hint_results(results, f"cprlib coverage --base {base} --from"):
+    command = f"cprlib coverage --base {base} --from"
+    with hint_results(results, command) if runs else contextlib.nullcontext():
+        if runs:
             environment = _run_suite(results, build.qemu, references, parameters, engine, parallel)
-    else:
-        machine = read_machine(earlier[0])
-        environment = machine[0] if machine else describe_machine()
-    report_progress("reading the counters of the cases")
-    report = make_report(
-        base,
-        find_series(base),
-        build,
-        collect(build, [results, *earlier]),
-        reasons,
-        environment=environment,
-        command=command_line(),
-        started=utc(started_ns) or "",
-        finished=utc(time.time_ns()) or "",
-    )
-    write_report(results, report)
+        else:
+            machine = read_machine(earlier[0])
+            environment = machine[0] if machine else describe_machine()
+        report_progress("reading the counters of the cases")
+        report = make_report(
+            base,
+            find_series(base),
+            build,
+            collect(build, [results, *earlier]),
+            reasons,
+            environment=environment,
+            command=command_line(),
+            started=utc(started_ns) or "",
+            finished=utc(time.time_ns()) or "",
+        )
+        write_report(results, report)
     latest = publish_results(results)
     click.echo(report_text(report))
     click.echo(f"report: {latest / PAGE_FILE}")

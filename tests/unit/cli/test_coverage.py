@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.cli.main import main
-from cprlib.errors import ExitStatus
+from cprlib.errors import EnvironmentFailure, ExitStatus
 from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
 from cprlib.verdict.policy_file import load_policy
@@ -34,6 +34,20 @@ def test_interrupted_run_is_described_as_it_was_asked_for(
     printed = capsys.readouterr()
     assert printed.out == "None None tcg\n"
     assert f"cprlib coverage --base 10.2 --from {tmp_path}" in printed.err
+
+
+def test_suite_whose_counters_cannot_be_read_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise EnvironmentFailure("run gcov", "no space left")
+
+    monkeypatch.setattr("cprlib.cli.coverage._run_suite", lambda *_: Environment())
+    monkeypatch.setattr("cprlib.lab.doctor.choose_engine", lambda *_: None)
+    monkeypatch.setattr("cprlib.build.coverage.build_coverage", lambda *_: BUILD)
+    monkeypatch.setattr("cprlib.campaign.coverage.collect.collect", fail)
+    assert main(["coverage", "--out", str(tmp_path)]) == ExitStatus.ENVIRONMENT
+    assert f"cprlib coverage --base 10.0 --from {tmp_path}" in capsys.readouterr().err
 
 
 def test_property_that_the_nic_lacks_is_refused(

@@ -11,6 +11,7 @@ import click
 
 from cprlib.build.series import find_base
 from cprlib.cli.options import (
+    Number,
     base_option,
     check_backend,
     command_line,
@@ -40,7 +41,11 @@ LONGEST_HOURS = 24.0 * 365
 
 
 @click.command()
-@click.option("--hours", type=float, help="Length, e.g. 0.5. With --resume: length of this session.")
+@click.option(
+    "--hours",
+    type=Number(0, LONGEST_HOURS, min_open=True),
+    help="Length, e.g. 0.5. With --resume: length of this session.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of the draws; chosen and printed without it.")
 @resume_option("soak", " with the same draws")
 @qemu_option
@@ -52,9 +57,15 @@ LONGEST_HOURS = 24.0 * 365
 @lab_option
 @parallel_option
 @click.option(
-    "--keep", type=click.IntRange(0), default=20, show_default=True, help="Most folders of cases that did not pass."
+    "--keep",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="Keep at most this many folders of cases that did not pass.",
 )
-@click.option("--keep-mib", type=click.IntRange(0), default=1024, show_default=True, help="Their size together.")
+@click.option(
+    "--keep-mib", type=click.IntRange(0), default=1024, show_default=True, help="At most this many MiB together."
+)
 @out_option(Path("results") / "soak", "soaks")
 @click.pass_context
 def soak(
@@ -70,9 +81,6 @@ def soak(
     from cprlib.campaign.soak.run import seconds_left
     from cprlib.campaign.soak.run import soak as run_session
 
-    if hours is not None and not 0 < hours <= LONGEST_HOURS:
-        happened = f"it has to be above 0, and at most {LONGEST_HOURS:g}"
-        raise UsageError(f"soak for {hours:g} hours", happened, "e.g. --hours 1")
     check_backend("soak", options["native"], options["lab"])
     if resume:
         session, request = resume_session(context, STORE, "hours")

@@ -32,7 +32,7 @@ from cprlib.qemu.binary import QemuBinary
 class Assets:
     """Everything a test needs.
 
-    :param lab_kernel: the user-mode Linux of the lab; None when it was not requested.
+    :param lab_kernel: the user-mode Linux of lab engine ``uml``; None when it was not requested.
     """
 
     qemu: QemuBinary
@@ -70,7 +70,7 @@ def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = Non
     Another QEMU, or the lab kernel of ``$CPRLIB_LAB_KERNEL``, is for this run only: a later ``avocado run`` must not
     use it unnoticed.
 
-    :param lab: whether the lab kernel is needed.
+    :param lab: whether user-mode Linux is needed, the kernel of lab engine ``uml``.
     :param qemu: a QEMU to use instead of the project's own.
     :param base: base of the project's own QEMU.
     :raises EnvironmentFailure: a build or download failed.

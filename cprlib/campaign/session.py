@@ -160,7 +160,7 @@ def open_session(
     :raises UsageError: another process works on it.
     """
     with store.locked(folder) as partial:
-        assets = build_assets(progress, lab=engine is not None, base=base, qemu=qemu)
+        assets = build_assets(progress, lab=engine == "uml", base=base, qemu=qemu)
         yield Session(folder, partial, assets, engine, parallel or parallel_tests(engine))
 
 

@@ -142,7 +142,7 @@ def _run_suite(
     from cprlib.report.summary import result_table
     from cprlib.verdict.policy_file import load_policy
 
-    assets = build_assets(console_progress(), lab=engine is not None, qemu=qemu)
+    assets = build_assets(console_progress(), lab=engine == "uml", qemu=qemu)
     environment = describe_run(engine, lab_kernel=assets.lab_kernel, accelerator=parameters.get("accelerator", ""))
     run_and_collect(
         SuiteRun(

@@ -142,7 +142,7 @@ def run(
     own_qemu, own_target = read_qemu(qemu, firmware), read_qemu(target_qemu, target_firmware)
     engine = choose_engine(native, lab, report_progress)
     bases = () if own_qemu else _bases(plan, base, engine)
-    assets, qemus, target = _build(own_qemu or base, bases, own_target or target_base, lab=engine is not None)
+    assets, qemus, target = _build(own_qemu or base, bases, own_target or target_base, lab=engine == "uml")
     check_nic_properties(
         [assets.qemu, *qemus.values(), *filter(None, [target])],
         {*parameters, *(name for point in (plan.own if plan else ()) for name in point.values)},

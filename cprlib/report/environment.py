@@ -37,7 +37,7 @@ class Environment:
     :param cores: that this process may use.
     :param memory_mib: of the host.
     :param commit: of this project, with ``-dirty`` for uncommitted changes.
-    :param lab_kernel: content hash of the lab's kernel; empty without a lab.
+    :param lab_kernel: content hash of the lab's user-mode Linux; empty natively and in engine ``kvm``.
     :param accelerator: of the guests: ``kvm`` or ``tcg``.
     """
 
@@ -84,7 +84,7 @@ def describe_run(engine: str | None, *, lab_kernel: Path | None = None, accelera
     """Describe this machine for a run.
 
     :param engine: of the lab; None for a native run.
-    :param lab_kernel: path of the lab's kernel.
+    :param lab_kernel: path of the lab's user-mode Linux.
     :param accelerator: of the guests; the usual one of the engine when empty.
     """
     return replace(

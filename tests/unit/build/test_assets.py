@@ -11,10 +11,14 @@ from cprlib.build import assets
 from cprlib.build.progress import Progress, console_progress
 from cprlib.build.series import DEFAULT_BASE
 from cprlib.build.store import KERNEL_VARIABLE
-from cprlib.errors import EnvironmentFailure, UsageError
+from cprlib.campaign.session import open_session
+from cprlib.campaign.soak.result import STORE
+from cprlib.cli.main import main
+from cprlib.errors import EnvironmentFailure, ExitStatus, UsageError
 from cprlib.guest.image import GuestImage
 from cprlib.lab.engines import lab_environment
 from cprlib.qemu.binary import QemuBinary
+from tests.unit.coverage.samples import BUILD
 
 pytestmark = pytest.mark.fast
 
@@ -95,3 +99,24 @@ def test_checkouts_with_other_recipes_keep_their_own_builds(monkeypatch: pytest.
     for recipes, base in ((own, "10.0"), ("others", "10.2")):
         monkeypatch.setattr(assets, "recipes_digest", lambda recipes=recipes: recipes)
         assert list(json.loads(assets.manifest_file().read_text(encoding="utf-8"))["bases"]) == [base]
+
+
+@pytest.mark.parametrize(("engine", "lab"), [("uml", True), ("kvm", False), (None, False)])
+def test_user_mode_linux_is_built_for_its_own_engine_alone(
+    engine: str | None, lab: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requested: list[object] = []
+
+    def build(*_: object, **given: object) -> None:
+        requested.append(given["lab"])
+        raise EnvironmentFailure("build", "no space left")
+
+    monkeypatch.setattr("cprlib.build.assets.build_assets", build)
+    monkeypatch.setattr("cprlib.campaign.session.build_assets", build)
+    monkeypatch.setattr("cprlib.lab.doctor.choose_engine", lambda *_: engine)
+    monkeypatch.setattr("cprlib.build.coverage.build_coverage", lambda *_: BUILD)
+    for command in ("run", "coverage"):
+        assert main([command, "--out", str(tmp_path)]) == ExitStatus.ENVIRONMENT
+    with pytest.raises(EnvironmentFailure), open_session(STORE, tmp_path, engine, 1, Progress()):
+        pass
+    assert requested == [lab] * 3

@@ -36,7 +36,7 @@ COLUMNS = 2  # of pictures
 
 @dataclass(frozen=True, slots=True)
 class SoakDocument:
-    """What soak.json holds. It is written at each sample; verdicts, reasons and resources come at the end.
+    """What soak.json holds. It is written at each sample; verdicts, reasons, resources and cases come at the end.
 
     :param schema: of this file, :data:`cprlib.campaign.soak.result.SOAK_SCHEMA`.
     :param state: ``running``, ``interrupted`` or ``ended``.
@@ -92,7 +92,7 @@ def soak_document(result: SoakResult) -> SoakDocument:
         finished=utc(result.finished_ns),
         seconds=round(history.seconds, 3),
         environment=result.environment,
-        counts={outcome.value: count for outcome, count in result.counts.items()},
+        counts={outcome.value: count for outcome, count in result.counts.items()} if ended else {},
         resources=tuple(result.trends.values()) if ended else (),
         kept=tuple(
             case.folder

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from cprlib import files
 from cprlib.campaign.outcome import JobOutcome
 from cprlib.campaign.soak.draw import Choices
 from cprlib.campaign.soak.resources import RESOURCES, Resource
@@ -25,7 +26,7 @@ from cprlib.verdict.findings import Finding, Verdict, combine, failed, inconclus
 from cprlib.words import counted
 
 SOAK_FILE = "soak.json"
-CASES_FILE = "cases.jsonl"  # cases that have ended since soak.json was written, one a line
+CASES_FILE = "cases.jsonl"  # while a soak runs: its cases that have ended, one a line
 SOAK_SCHEMA: Final = 2
 KEPT = "kept"
 
@@ -149,8 +150,17 @@ class SoakHistory:
         return sum(session.seconds for session in self.sessions)
 
 
+def write_cases(folder: Path, history: SoakHistory) -> None:
+    """Write :data:`CASES_FILE` with the cases so far.
+
+    :raises EnvironmentFailure: the folder cannot be written or the disk is full.
+    """
+    ended = (EndedCase(history.sessions[-1].seconds, case) for case in history.cases)
+    files.write_text(folder / CASES_FILE, "".join(dump_json(item, indent=None) for item in ended), mode=0o600)
+
+
 def append_case(folder: Path, ended: EndedCase) -> None:
-    """Add a line to :data:`CASES_FILE`; soak.json of a long soak is too large to be written after each case.
+    """Add a line to :data:`CASES_FILE`.
 
     :raises EnvironmentFailure: the folder cannot be written or the disk is full.
     """
@@ -164,7 +174,7 @@ def append_case(folder: Path, ended: EndedCase) -> None:
 
 
 def read_soak(folder: Path) -> SoakHistory:
-    """The history in soak.json, with the cases that have ended since; empty before the first sample.
+    """The history in soak.json, with the cases of a soak that was killed; empty before the first sample.
 
     :raises UsageError: a file is broken, or of another version of this program.
     """
@@ -182,8 +192,10 @@ def read_soak(folder: Path) -> SoakHistory:
     new = tuple(item.case for item in ended if item.case.number not in known)
     if not new:
         return history
-    session = replace(history.sessions[-1], seconds=ended[-1].session_s)
-    return replace(history, sessions=(*history.sessions[:-1], session), cases=(*history.cases, *new))
+    *before, last = history.sessions
+    if ended[-1].case.session == len(before):
+        last = replace(last, seconds=max(last.seconds, ended[-1].session_s))
+    return replace(history, sessions=(*before, last), cases=(*history.cases, *new))
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from cprlib.campaign.soak.result import (
     SoakSession,
     append_case,
     read_soak,
+    write_cases,
 )
 from cprlib.errors import UsageError
 from cprlib.qemu.binary import file_digest
@@ -42,6 +43,8 @@ SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 15.0, 120.0
 class Recorder:
     """Records a soak, with a line of progress for each case: soak.json is written at each sample and at the end.
 
+    The cases are in a file, not in memory: with their number the memory that a soak watches would grow.
+
     :param result: of the sessions before.
     :param seconds: of this session, for the time left.
     :param qemu_sha256: of the QEMU under test.
@@ -50,19 +53,23 @@ class Recorder:
     def __init__(self, result: SoakResult, seconds: float, lines: ProgressLines, qemu_sha256: str = "") -> None:
         self._seconds = seconds
         self._lines = lines
-        sessions = (*result.history.sessions, SoakSession(time.time_ns(), qemu_sha256=qemu_sha256))
-        self._result = replace(result, history=replace(result.history, sessions=sessions))
+        history = result.history
+        self._cases, self._bad = len(history.cases), sum(case.worst not in WITHOUT_ALARM for case in history.cases)
+        write_cases(result.folder, history)
+        sessions = (*history.sessions, SoakSession(time.time_ns(), qemu_sha256=qemu_sha256))
+        self._result = replace(result, history=replace(history, sessions=sessions, cases=()))
 
     def add_case(self, case: SoakCase) -> None:
-        history = self._result.history
-        self._update(replace(history, cases=(*history.cases, case)))
+        self._update(self._result.history)
         append_case(self._result.folder, EndedCase(self._result.history.sessions[-1].seconds, case))
+        self._cases += 1
+        self._bad += case.worst not in WITHOUT_ALARM
         self._say(case)
 
     def add_sample(self, sample: ResourceSample) -> None:
         history = self._result.history
         self._update(replace(history, samples=(*history.samples, sample)))
-        self._write()
+        write_json_file(self._result)
 
     def close(self, state: str) -> SoakResult:
         """Write the final result.
@@ -70,26 +77,23 @@ class Recorder:
         :param state: ``ended`` or ``interrupted``.
         """
         self._result = replace(self._result, state=state, finished_ns=time.time_ns())
-        self._update(self._result.history)
-        self._write()
+        self._update(replace(self._result.history, cases=read_soak(self._result.folder).cases))
+        write_json_file(self._result)
+        (self._result.folder / CASES_FILE).unlink(missing_ok=True)  # its cases are in soak.json
         return self._result
 
     def _update(self, history: SoakHistory) -> None:
         session = replace(history.sessions[-1], seconds=round(self._lines.elapsed, 3))
         self._result = replace(self._result, history=replace(history, sessions=(*history.sessions[:-1], session)))
 
-    def _write(self) -> None:
-        write_json_file(self._result)
-        (self._result.folder / CASES_FILE).unlink(missing_ok=True)  # its cases are in soak.json
-
     def _say(self, case: SoakCase) -> None:
-        cases = self._result.history.cases
-        bad = sum(item.worst not in WITHOUT_ALARM for item in cases)
         words = " ".join([case.test, *(f"{name}={value}" for name, value in case.parameters.items())])
         message = f": {case.messages[0]}" if case.messages else ""
         left = f"; it left {case.left[0]}" if case.left else ""
         text = f"{case.number}: {words}: {case.worst} after {case.seconds:.1f} s{message}{left}"
-        self._lines.line(f"{len(cases)} cases, {bad} not passed; {text}", max(0.0, self._seconds - self._lines.elapsed))
+        self._lines.line(
+            f"{self._cases} cases, {self._bad} not passed; {text}", max(0.0, self._seconds - self._lines.elapsed)
+        )
 
 
 @dataclass(slots=True)

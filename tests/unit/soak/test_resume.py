@@ -113,7 +113,9 @@ def test_cases_since_the_last_sample_are_in_a_file_whose_last_line_may_be_cut_of
     assert read_soak(folder) == result.history
 
 
-def test_soak_json_is_written_at_samples_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_soak_json_is_written_at_samples_alone_and_has_the_cases_at_the_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from cprlib.campaign.soak import run  # noqa: PLC0415
 
     written: list[int] = []
@@ -124,7 +126,7 @@ def test_soak_json_is_written_at_samples_alone(folder: Path, monkeypatch: pytest
 
     monkeypatch.setattr(run, "write_json_file", write)
     run_standin(folder, 9, interval_s=1000)
-    assert written == [0, 9, 9]
+    assert written == [0, 0, 9]
 
 
 def test_interrupted_cases_come_first(folder: Path) -> None:

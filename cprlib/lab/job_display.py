@@ -98,7 +98,8 @@ class JobState:
         both = [(seconds, before) for seconds, before in known if before]
         # A case's own time is shorter than its test's, and this machine may be slower than in earlier runs.
         ratio = sum(seconds for seconds, _ in both) / sum(before for _, before in both) if both else 1.0
-        times = [seconds for seconds, _ in known] or list(self._expected.values())
+        earlier = [self._expected[case] for case in self._waiting if case in self._expected]
+        times = [seconds for seconds, _ in known] or earlier
         if not times:
             return None
         mean = sum(times) / len(times)

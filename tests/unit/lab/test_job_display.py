@@ -60,6 +60,7 @@ def test_time_left_is_that_of_earlier_runs(clock: Clock) -> None:
     assert state(clock, {"a": 10, "b": 20, "c": 30, "d": 40}, at_once=2).seconds_left() == 50
     assert state(clock, {"a": 10, "b": 10, "c": 10, "d": 90}, at_once=4).seconds_left() == 90, "as long as the longest"
     assert state(clock, {"a": 10}).seconds_left() == 40, "a case that is not known takes the mean"
+    assert state(clock, {"a": 10, "test-of-another-suite": 1}).seconds_left() == 40
 
 
 def test_time_left_follows_this_run(clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""An update with the parameters and capabilities that libvirt sets for a migration loses no packet."""
+"""An update with what libvirt sets for a migration, and for a guest whose memory is locked, loses no packet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from cprlib.update.outcome import wait_migration
 
 PARAMETERS = {"downtime-limit": 0, "max-bandwidth": 1 << 20}  # ms, bytes/s: an update sends almost no memory
 CAPABILITIES = {"return-path": True, "pause-before-switchover": True, "auto-converge": True}
+LOCKED = ("-overcommit", "mem-lock=on")  # <memoryBacking><locked/>: for guests of telephone networks, and with SEV
 
 
 class MigrateAsLibvirt(UpdateHook):
@@ -33,9 +34,11 @@ class ManagementSettings(LiveUpdateTest):
     def test_update_with_settings_of_management_loses_nothing(self) -> None:
         """An update that waits for management before the switchover, with a limit of the downtime, loses no packet.
 
+        The memory of the target is locked as that of the source.
+
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:2
         """
-        with self.given_guest(GuestSpec(queues=2, vhost=True, boots=False)) as case:
+        with self.given_guest(GuestSpec(queues=2, vhost=True, arguments=LOCKED)) as case:
             case.run_control()
             with case.under_traffic():
                 case.live_update(hooks=[MigrateAsLibvirt()])

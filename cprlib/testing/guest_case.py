@@ -184,7 +184,8 @@ class GuestCase(CaseChecks):
         fault, name, expected = result.fault, "reached", f"phase {result.fault.phase}"
         if result.migration == "failed" and fault.action not in TARGET_SETTINGS:
             seen = f"the migration failed: {result.error or 'no reason'}"
-            self.expect(name, False, expected, seen, f"the update failed before {fault.phase}, undisturbed: {seen}")
+            meaning = f"the update failed before phase '{fault.phase}', undisturbed: {seen}"
+            self.expect(name, False, expected, seen, meaning)
         else:
             moved = "; the update completed without the fault, and the guest is in the target"
             self.inconclusive(name, expected, result.not_reached + (moved if result.undisturbed else ""))

@@ -316,6 +316,8 @@ class FaultInjection(UpdateHook):
                 self._command(source, "cont")
             case Action.UNPLUG:
                 self._command(source, "device_del", {"id": source.settings.nics[0].identifier})
+            case Action.PLUG:
+                self._command(source, "device_add", {"driver": "virtserialport", "id": "late"})
             case Action.HMP_CANCEL:
                 answer = source.qmp.execute("human-monitor-command", {"command-line": "migrate_cancel"})
                 self.refused = str(answer).strip()

@@ -49,6 +49,7 @@ class Action(enum.StrEnum):
     MIGRATE_AGAIN = "a second migrate"
     CONTINUE = "cont"
     UNPLUG = "device_del of the NIC"
+    PLUG = "device_add of a serial port"
     NO_LISTENER = "no listener"
     NO_CPR_CHANNEL = "migrate without a cpr channel"
     CLOSE_CPR = "close the cpr channel"
@@ -271,6 +272,7 @@ LATE_COMMANDS = (
     Fault("cont-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.CONTINUE, Survivor.TARGET),
     Fault("cont-creating-devices", Phase.CREATING_DEVICES, Actor.MANAGEMENT, Action.CONTINUE, Survivor.TARGET),
     Fault("unplug-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.UNPLUG, Survivor.TARGET),
+    Fault("plug-fds-sent", Phase.FDS_SENT, Actor.MANAGEMENT, Action.PLUG, Survivor.TARGET),
     Fault(  # the source waits for the target's answer: without a return path it may have completed by then
         "second-migrate-at-main",
         Phase.MAIN_CONNECTED,

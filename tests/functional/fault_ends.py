@@ -88,7 +88,7 @@ def _check_target(case: MeasuredCase, result: FaultResult) -> None:
     )
     if result.source_state not in ("gone", "none"):  # it was not killed, and does not end
         case.expect_equal("source-ends", result.source_state, "postmigrate", f"{context}: the source's run state")
-    if fault.action in (Action.CONTINUE, Action.MIGRATE_AGAIN, Action.UNPLUG):
+    if fault.action in (Action.CONTINUE, Action.MIGRATE_AGAIN, Action.UNPLUG, Action.PLUG):
         meaning = f"{context}: it was not refused, while the target is given the guest"
         case.expect("refused", bool(result.refused), "refused", result.refused, meaning)
 

@@ -142,7 +142,8 @@ class FailedUpdate(LiveUpdateTest):
     def test_update_succeeds_despite_pauses_and_late_commands(self) -> None:
         """An update succeeds despite pauses, a second migrate, a source that dies at its end, or a missing resource.
 
-        Patch 1: the source stands still meanwhile and refuses a second migrate, ``cont`` and ``device_del``.
+        Patch 1: the source stands still meanwhile and refuses a second migrate, ``cont``, ``device_del`` and
+        ``device_add``.
 
         :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:1
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from types import SimpleNamespace
 from typing import cast
@@ -36,6 +37,7 @@ BEFORE: Delays = {"a": 4.0, "b": 6.0}
         (BEFORE, {"a": None, "b": 5.0}, Outcome.FAIL),
         ({"a": 4.0, "b": 200.0}, {"a": 900.0, "b": 200.0}, Outcome.FAIL),  # a slow flow hides no other
         ({"a": None, "b": 6.0}, {"a": None, "b": 5.0}, Outcome.INCONCLUSIVE),
+        ({"a": 6000.0, "b": 6.0}, {"a": 6000.0, "b": 5.0}, Outcome.INCONCLUSIVE),
     ],
 )
 def test_single_packets(before: Delays, after: Delays, outcome: Outcome) -> None:
@@ -89,6 +91,18 @@ def test_slow_packets_of_the_guest_are_sent_again(
     found = time_single_packets(cast("NetworkNamespace", None), cast("AgentConnection", agent), (), (7000,), earlier)
     assert found == {title: shortest}
     assert requests == ["send from 7000", "reset"] * sent
+
+
+def test_the_first_queue_with_a_defect_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each lost packet takes 15 s: the time of the test must not end before the check is made."""
+    agent = SimpleNamespace(start_stream=lambda *_, **__: None, reset_streams=lambda: None)
+    listener = SimpleNamespace(port=9, wait=lambda _: None)
+    monkeypatch.setattr(idle_nic, "Listener", lambda *_: contextlib.nullcontext(listener))
+    station = cast("NetworkNamespace", None)
+    earlier = {f"from the guest's port {port}": 4.0 for port in (7000, 7001)}
+    found = time_single_packets(station, cast("AgentConnection", agent), (), (7000, 7001), earlier)
+    assert found == {"from the guest's port 7000": None}
+    assert single_packets_check(earlier, found).outcome is Outcome.FAIL
 
 
 def test_rest() -> None:

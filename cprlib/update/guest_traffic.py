@@ -17,14 +17,13 @@ from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import PORT, STATION_INTERFACE
 from cprlib.traffic.flow import Flow
 from cprlib.traffic.frames import FrameClass
-from cprlib.traffic.probes import warm_up
+from cprlib.traffic.probes import TRAFFIC_ANSWER_S, warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.update.running_guest import RunningGuest
 
 Counters = dict[str, int | None]
 
 TRIED_PER_QUEUE = 12  # with four queues, one of them gets no flow in 1 of 250,000 cases
-WARM_UP_S = 10.0
 
 CAPTURE = ("frames", "captured", "answers", "bad_checksums", "drops", "others", "announcements")
 GUEST_NIC = ("rx_packets", "rx_dropped", "rx_errors", "tx_packets", "tx_dropped", "tx_errors")
@@ -152,7 +151,7 @@ def flows_on_every_queue(guest: RunningGuest, candidates: Iterable[Flow], wanted
 
 
 def _deadline() -> Deadline:
-    return Deadline(WARM_UP_S, "the guest to answer", Awaited.GUEST)
+    return Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST)
 
 
 def _busiest(before: NicInfo, after: NicInfo) -> str:

@@ -21,7 +21,7 @@ from cprlib.qemu.vmstate import device_state
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.control_run import capture_problems
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.probes import warm_up
+from cprlib.traffic.probes import TRAFFIC_ANSWER_S, warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.events import Step
@@ -61,10 +61,10 @@ def full_ring(
     agent, station = case.guest.agent, case.guest.topology.station
     flows = flows_between(count=1, first_port=case.ports.take())
     updates = len(case.guest.updates)
-    warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
+    warm_up(station, flows, Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
     _defer_receiving(case, wait_ms)
     # the driver waits from its next poll, which takes all that has come: one packet
-    warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST), round_trips=1)
+    warm_up(station, flows, Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST), round_trips=1)
     qmp = case.guest.machine.qmp
     room, waiting = (receive_buffers(qmp), 1) if only_one_waits else (receive_ring_size(qmp), WAITING)
     settings = StreamSettings(rate=RATE, count=room + waiting)
@@ -128,7 +128,7 @@ def large_packet_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChan
         opened.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, DATAGRAM)
         opened.settimeout(Deadline(UPDATE_MS / 1000 + ARRIVE_S, "the answers").remaining)
         _defer_receiving(case, UPDATE_MS)
-        warm_up(station, [flow], Deadline(10, "the guest to answer", Awaited.GUEST), round_trips=1)
+        warm_up(station, [flow], Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST), round_trips=1)
         settings = StreamSettings(rate=RATE, count=receive_buffers(machine.qmp) - FREE_BUFFERS)
         with TrafficSession(station, [flow], settings, keep_frames=0) as session:
             session.wait_sent(Deadline(10, "a burst of packets to be sent"))
@@ -202,7 +202,7 @@ def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> I
     station = case.guest.topology.station
     flows = flows_between(count=FLOWS, first_port=case.ports.take(FLOWS))
     settings = StreamSettings(rate=RATE, count=ANSWERS)
-    warm_up(station, flows, Deadline(10, "the guest to answer", Awaited.GUEST))
+    warm_up(station, flows, Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
     for tap in read_table(case.guest.machine.pid).of_kind("tap"):
         calls.arm(FailingCall(WRITE_TO_TAP, errno.EAGAIN, descriptor=tap.number, times=ALWAYS))
     case.guest.agent.reset_reflector()

@@ -17,7 +17,7 @@ from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.hops import count_hops
 from cprlib.traffic.kernel_drops import DropReport, DropTrace
 from cprlib.traffic.ledger import SEQUENCES_KEPT, GuestStop, Ledger, make_ledger
-from cprlib.traffic.probes import warm_up
+from cprlib.traffic.probes import TRAFFIC_ANSWER_S, warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.guest_traffic import Counters, instrument_counters, read_hop_counters
@@ -25,7 +25,6 @@ from cprlib.update.running_guest import RunningGuest
 
 PORTS = 9000  # then reused: the reflector is reset before each run
 RATE = 1000.0  # packets/s
-ANSWERS_S = 10.0
 SENT_S, EVENT_S = 30.0, 5.0
 LINGER_S = 0.15  # for duplicates beyond the answers waited for
 
@@ -203,7 +202,7 @@ class PathFaultBench:
         stream = flows_between(count=flows, first_port=self.next_port)
         self._runs += flows
         if (self.case.evidence.parameters.queues or 1) > 1:
-            warm_up(guest.topology.station, stream, Deadline(ANSWERS_S, "the guest to answer", Awaited.GUEST))
+            warm_up(guest.topology.station, stream, Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
         guest.agent.reset_reflector()
         before = read_hop_counters(guest) | instrument_counters(None)
         settings = StreamSettings(RATE, count)
@@ -215,7 +214,7 @@ class PathFaultBench:
             session.wait_sent(Deadline(SENT_S, "the stream to be sent"))
             awaited = expecting() if expecting is not None else count if answers is None else answers
             with contextlib.suppress(DeadlineExceeded):  # missing answers are counted below
-                session.wait_for_answers(awaited, Deadline(ANSWERS_S, "the answers"))
+                session.wait_for_answers(awaited, Deadline(TRAFFIC_ANSWER_S, "the answers"))
             session.finish(linger_s=LINGER_S)
             drops = trace.report()
         log, dropped = reflector_log(guest.agent)

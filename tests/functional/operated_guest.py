@@ -15,12 +15,12 @@ from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.linux.topology import GUEST, Topology, guest_end, station_end
 from cprlib.qemu.machine import Machine
 from cprlib.traffic.flow import PortAllocator, flows_between
-from cprlib.traffic.probes import Probes
+from cprlib.traffic.probes import TRAFFIC_ANSWER_S, Probes
 from cprlib.update.running_guest import RunningGuest
 
 FLOWS_PER_QUEUE = 8  # four queues: one of them gets no flow in 1 of 2,500 cases; then other flows are tried
 TRIES = 4
-ANSWER_S, LATE_S, CONFIGURE_S = 15.0, 15.0, 20.0  # only a defect takes longer, also on a busy machine
+LATE_S, CONFIGURE_S = 15.0, 20.0  # only a defect takes longer, also on a busy machine
 SPREADING_KEY = "5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa6d"
 QUIET_S = 0.5  # for answers that must not come, and come late on a busy machine
 
@@ -151,7 +151,7 @@ class OperatedGuest:
         """
         for number in numbers or range(len(self.probes)):
             self.probes[number].wait_answers(
-                Deadline(ANSWER_S, f"the guest to answer on eth{number}", Awaited.GUEST), 1
+                Deadline(TRAFFIC_ANSWER_S, f"the guest to answer on eth{number}", Awaited.GUEST), 1
             )
 
     def wait_others(self) -> None:

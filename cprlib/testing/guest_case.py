@@ -34,6 +34,7 @@ from cprlib.testing.checks import CaseChecks, is_qemu_or_guest_failure, without_
 from cprlib.testing.equivalence import FROZEN_SIDES, compare_device_states, compare_state, read_compared, read_state
 from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
+from cprlib.update.events import Who
 from cprlib.update.fault_injection import inject_fault
 from cprlib.update.faults import PLAIN, TARGET_SETTINGS, Fault, Survivor
 from cprlib.update.hooks import RecordMainChannel, RecordSentFds
@@ -278,8 +279,9 @@ class GuestCase(CaseChecks):
         """Add the events of the latest update, which has failed or had a fault; none of them twice."""
         if update := self._guest and self._guest.latest_update:
             known = self.evidence.timeline
-            new = (event for event in update.timeline if event not in known)
-            self.evidence = replace(self.evidence, timeline=(*known, *new))
+            shared = update.mode is Mode.CPR_EXEC  # one QMP connection: no target has sent what a failed exec shows
+            own = (event for event in update.timeline if not (shared and event.who is Who.TARGET))
+            self.evidence = replace(self.evidence, timeline=(*known, *(event for event in own if event not in known)))
 
     def stderr_text(self) -> str:
         """Standard error of the case's QEMUs, and the rest of the last one's log."""

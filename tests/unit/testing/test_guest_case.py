@@ -104,13 +104,22 @@ def test_a_failed_update_has_the_messages_of_both_qemus(tmp_path: Path) -> None:
 
     case = guest_case(tmp_path, fail)
     events = (Event(Step.MIGRATE, 1, Who.HARNESS), Event(Step.STOP, 2, Who.SOURCE))
-    case.guest.latest_update = cast(LiveUpdate, SimpleNamespace(timeline=events, expects_failure=False))
+    update = SimpleNamespace(timeline=events, mode=Mode.CPR_TRANSFER, expects_failure=False)
+    case.guest.latest_update = cast(LiveUpdate, update)
     with pytest.raises(UpdateFailed):
         case.live_update(label="first")
     assert case.evidence.timeline == events
     (check,) = case.evidence.checks
     assert (check.name, check.outcome, check.family) == ("first-update", Outcome.FAIL, "update-completes")
     assert "(the source said: kvm: a; the target said: kvm: b)" in check.message
+
+
+def test_a_failed_exec_has_no_event_of_a_target(tmp_path: Path) -> None:
+    case = guest_case(tmp_path, lambda *_: None)
+    events = (Event(Step.STOP, 2, Who.SOURCE), Event(Step.RESUME, 3, Who.TARGET))
+    case.guest.latest_update = cast(LiveUpdate, SimpleNamespace(timeline=events, mode=Mode.CPR_EXEC))
+    case.add_events()
+    assert case.evidence.timeline == events[:1]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +199,7 @@ def test_a_fault_whose_update_fails_is_recorded_with_its_events(
 
     monkeypatch.setattr("cprlib.testing.guest_case.inject_fault", fail)
     case, events = guest_case(tmp_path, lambda: None), (Event(Step.MIGRATE, 1, Who.HARNESS),)
-    case.guest.latest_update = cast(LiveUpdate, SimpleNamespace(timeline=events))
+    case.guest.latest_update = cast(LiveUpdate, SimpleNamespace(timeline=events, mode=Mode.CPR_TRANSFER))
     with pytest.raises(UpdateFailed):
         case.inject_fault(*faults_named("no-fault"), name="again")
     assert [(item.fault.name, item.error) for item in case.evidence.faults] == [

@@ -54,7 +54,8 @@ def read_process_state(pid: int, *names: str) -> Values:
     folder = Path(f"/proc/{pid}")
     try:
         values = {f"status/{item}": text for item, text in status_fields(folder, STATUS)}
-        values["status/VmLck"] = "none" if values["status/VmLck"] == "0 kB" else "locked"  # all memory, or none
+        if locked := values.get("status/VmLck"):  # of all memory, or none; a zombie has no such line
+            values["status/VmLck"] = "none" if locked == "0 kB" else "locked"
         values |= {f"limits/{line[:26].strip()}": " ".join(line[26:].split()[:2]) for line in _lines(folder / "limits")}
         values |= {item: text for item in FILES if (text := read_text(folder / item).strip())}
         values |= {item: os.readlink(folder / item) for item in LINKS}

@@ -156,7 +156,8 @@ def a_to_b_line(guests: Sequence[GuestResult]) -> str:
     if skipped:
         return f"update from A to B: skipped: {one_line(skipped)}"
     shown = ", ".join(duration(guest.median_ms("interruption-return")) for guest in guests)
-    lost, reordered = (sum(guest.packets.get(name, 0) for guest in guests) for name in ("lost", "reordered"))
+    known = [[guest.packets[name] for guest in guests if name in guest.packets] for name in ("lost", "reordered")]
+    lost, reordered = (sum(counts) if counts else UNKNOWN for counts in known)
     updates, refused = sum(guest.updates for guest in guests), sum(bool(guest.failures) for guest in guests)
     return (
         f"update from A to B: {updates} of {len(guests)} carried out, interruption return {shown} ms, {lost} lost, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -210,9 +211,10 @@ def _run_and_judge(
     """
     from cprlib.lab.avocado_run import repeat_tests, run_and_collect
 
+    report_command = f"cprlib report --policy {shlex.quote(suite.parameters.get('policy', policy.name))}"
     # The import takes half a second, while this process waits for the tests.
     threading.Thread(target=importlib.import_module, args=("cprlib.report.build_report",), daemon=True).start()
-    with hint_results(suite.results, "cprlib report"):
+    with hint_results(suite.results, report_command):
         retries = run_and_collect(suite)
     from cprlib.report.build_report import build_report
     from cprlib.report.history import INDEX_FILE
@@ -228,7 +230,7 @@ def _run_and_judge(
     report = judge()
     if repeat and (tries := first_tries(report)):
         report_progress("Inconclusive tests are run once more, alone.")
-        with hint_results(suite.results, "cprlib report"):
+        with hint_results(suite.results, report_command):
             retries += repeat_tests(suite, tries)
         report = judge()
     latest = publish_results(suite.results)

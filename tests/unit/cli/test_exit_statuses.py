@@ -183,7 +183,7 @@ def test_interrupted_run_says_where_its_results_are(
     monkeypatch.setattr(avocado_run, "run_and_collect", stopped)
     assert ran(case=good_case()) in (ExitStatus.INTERRUPTED, ExitStatus.ENVIRONMENT)
     (folder,) = (tmp_path / "results").glob("2*")
-    assert f"report on them with: cprlib report {folder}" in capsys.readouterr().err
+    assert f"report on them with: cprlib report --policy default {folder}" in capsys.readouterr().err
 
 
 def test_build_makes_everything_at_once_before_it_prints(

@@ -17,7 +17,8 @@ def sent_files_check(
 ) -> Check:
     """The source sends the files of its netdevs with ``cpr=on``, under their names, each once, and no others.
 
-    In its CPR state, the netdev's id may occur once more than it has descriptors, and no id of another netdev may.
+    In the CPR state, the id of such a netdev may occur once more than it has descriptors. The id of another netdev must
+    not occur.
 
     :param netdevs: the source's.
     :param state: the bytes of the CPR state.

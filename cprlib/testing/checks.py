@@ -184,7 +184,7 @@ class CaseChecks:
         replace(self.evidence, finished_ns=time.time_ns()).write(self.folder)
 
     def write_unfinished(self) -> None:
-        """Write the evidence so far, in case that the test's lab dies: inconclusive then, or failed."""
+        """Write the evidence so far: inconclusive or failed, in case that the test is killed or its time is over."""
         reason = "the test was interrupted after this"
         unfinished = Check("test-ends", Outcome.INCONCLUSIVE, "the test ends", "it has not", reason)
         replace(self.evidence.with_checks(unfinished), finished_ns=time.time_ns()).write(self.folder)

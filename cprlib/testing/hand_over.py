@@ -42,7 +42,8 @@ def probing(case: MeasuredCase) -> Iterator[tuple[KernelTrace, Probes]]:
 def failing_migration(case: MeasuredCase) -> Iterator[None]:
     """Begin an ordinary migration; the body runs while RAM is copied, and then the migration fails.
 
-    :raises DeadlineExceeded: it sends nothing, or does not fail.
+    :raises DeadlineExceeded: it sends nothing, or does not end.
+    :raises QemuFailed: it does not fail.
     """
     machine = case.guest.machine
     with ChannelProxy(case.guest.topology.switch, hold=SOME_BYTES) as proxy:

@@ -180,7 +180,7 @@ class MeasuredCase(GuestCase):
                     drops = trace.report()
             after, later, last = read_hop_counters(self.guest), view_guest(self.guest.agent), watch.sample_end()
             silent = self._extend_control_run(session.sent)
-        except Exception:  # also of a QEMU that is gone from /proc, and of Avocado at the end of the test's time
+        except Exception:  # also of a QEMU that is gone from /proc
             with contextlib.suppress(Exception):  # figures that are known; expect_survival() records the error
                 self._collect(session, before, after, drops)
             raise

@@ -124,7 +124,7 @@ class Fault:
     :param exits: whether the target must end by itself with an error status, not by a signal.
     :param return_path: the migration has a return path, on which the target reports a failure to the source.
     :param unnoticed: the fault comes when the source has completed the migration, or the source has no return path and
-        completes it all the same. If it has to survive, management resumes it by ``cont``.
+        completes it all the same. If the source has to survive, management resumes it by ``cont``.
     :raises UsageError: the action is impossible in that phase, or for that actor.
     """
 

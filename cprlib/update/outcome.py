@@ -210,7 +210,7 @@ class FaultOutcome:
         return (after[0] - self.acted_ns) / 1e6 if after else None
 
     def _wait_lost(self) -> float | None:
-        """Wait until the QEMU that a lost guest has left runs it, or ends; returns ``back_ms`` of :class:`FaultResult`.
+        """Wait until the QEMU that remains runs the lost guest, or ends; returns ``back_ms`` of :class:`FaultResult`.
 
         A good one may do neither: a target waits for its main channel for good, a source is in postmigrate. So the wait
         is short once the target serves QMP, or the source's migration is finalized.

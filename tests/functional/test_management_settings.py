@@ -22,7 +22,7 @@ class MigrateAsLibvirt(UpdateHook):
     def after_stop(self, update: LiveUpdate) -> None:
         """Continue when the source waits before the switchover.
 
-        :raises DeadlineExceeded: it does not wait.
+        :raises DeadlineExceeded, QemuFailed: it does not wait.
         """
         wait_migration(update.source, "pre-switchover")
         update.source.qmp.execute("migrate-continue", {"state": "pre-switchover"})

@@ -36,7 +36,8 @@ COLUMNS = 2  # of pictures
 
 @dataclass(frozen=True, slots=True)
 class SoakDocument:
-    """What soak.json holds. It is written at each sample; verdicts, reasons, resources and cases come at the end.
+    """What soak.json holds. It is written at each sample; while a soak runs, verdicts, reasons, resources,
+    cases, their counts and kept folders are empty.
 
     :param schema: of this file, :data:`cprlib.campaign.soak.result.SOAK_SCHEMA`.
     :param state: ``running``, ``interrupted`` or ``ended``.

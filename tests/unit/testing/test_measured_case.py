@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from avocado.core import exceptions
 
 from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, InstrumentError, UpdateFailed
 from cprlib.evidence.case import CaseEvidence, Packets
@@ -118,7 +117,6 @@ def test_a_good_run_has_a_ledger_and_the_checks_of_the_watch(case: MeasuredCase)
         GuestFailed("use the guest", "it died"),
         InstrumentError("read the descriptors", "the process ended"),
         HANGS,
-        exceptions.TestInterrupt("Test interrupted: Timeout reached"),
         ProcessLookupError(3, "No such process"),
     ],
 )

@@ -201,12 +201,12 @@ class _Affected:
 
 def _affected(guests: Sequence[GuestResult], metric: Metric) -> _Affected:
     name = metric.name
-    counted = [guest for guest in guests if not guest.overlong and guest.counted(name)]
+    counted = [guest for guest in guests if not guest.overlong and guest.known_updates(name)]
     affected = [guest.affected.get(name, 0) for guest in counted]
     return _Affected(
         sum(guest.packets.get(name, 0) for guest in counted),
         sum(affected),
-        sum(guest.counted(name) for guest in counted),
+        sum(guest.known_updates(name) for guest in counted),
         sum(count > 0 for count in affected),
         len(counted),
     )

@@ -120,7 +120,7 @@ class GuestResult:
         """Whether its figures count."""
         return not self.problems and not self.skipped and self.updates > 0
 
-    def counted(self, metric: str) -> int:
+    def known_updates(self, metric: str) -> int:
         """Updates whose number of such packets is known."""
         return self.updates - self.unknown.get(metric, 0)
 

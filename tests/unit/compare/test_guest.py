@@ -57,9 +57,9 @@ def test_a_lost_packet_is_refused_and_counted_in_its_update() -> None:
 def test_an_update_whose_packets_are_unknown_is_not_counted() -> None:
     case = guest_evidence(3)
     rows = (replace(case.per_update[0], loss=PerDirection(0, None)), *case.per_update[1:])
-    assert guest_result(judge(replace(case, per_update=rows), POLICY)).counted("lost") == 2
+    assert guest_result(judge(replace(case, per_update=rows), POLICY)).known_updates("lost") == 2
     unmeasured = guest_result(judge(replace(case, per_update=()), POLICY))
-    assert (unmeasured.updates, unmeasured.counted("lost"), unmeasured.packets) == (3, 0, {})
+    assert (unmeasured.updates, unmeasured.known_updates("lost"), unmeasured.packets) == (3, 0, {})
 
 
 def test_a_long_interruption_is_left_to_the_comparison() -> None:

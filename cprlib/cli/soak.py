@@ -128,7 +128,7 @@ def _request(
     from cprlib.campaign.soak.draw import read_choices
     from cprlib.campaign.soak.result import SoakRequest
     from cprlib.lab.doctor import choose_engine
-    from cprlib.lab.engines import KVM_LAB_PARAMETERS, absolute_policy
+    from cprlib.lab.engines import absolute_policy, lab_parameters
     from cprlib.testing.parameters import check_parameters
     from cprlib.verdict.policy_file import load_policy
 
@@ -138,8 +138,7 @@ def _request(
     tests = list_tests(tags=tag)
     engine = choose_engine(native, lab, report_progress)
     choices = read_choices()
-    if engine == "kvm":
-        choices = choices.without(*KVM_LAB_PARAMETERS)
+    choices = choices.without(*lab_parameters(engine))
     for name, values in choices.values.items():
         for value in values:
             check_parameters({name: value})

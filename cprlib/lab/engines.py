@@ -107,6 +107,14 @@ def absolute_policy(policy: str) -> str:
     return str(Path(policy).resolve()) if "/" in policy or policy.endswith(".toml") else policy
 
 
+def lab_parameters(engine: str | None) -> Mapping[str, str]:
+    """Parameters of the suite with the values that a lab's engine carries.
+
+    :param engine: None natively.
+    """
+    return KVM_LAB_PARAMETERS if engine == "kvm" else {}
+
+
 def asset_parameters(
     assets: Assets, engine: str | None, policy: str, *, qemu: QemuBinary | None = None
 ) -> dict[str, str]:
@@ -122,6 +130,5 @@ def asset_parameters(
     }
     if engine in (None, "kvm"):  # the host's KVM, or the nested one of this engine
         parameters["accelerator"] = "kvm"
-    if engine == "kvm":
-        parameters |= KVM_LAB_PARAMETERS
+    parameters |= lab_parameters(engine)
     return parameters

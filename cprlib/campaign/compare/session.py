@@ -23,7 +23,7 @@ from cprlib.campaign.session import Session
 from cprlib.campaign.store import STORE_VERSION, Store
 from cprlib.codec import BadValue, dump_json, load_json
 from cprlib.errors import UsageError
-from cprlib.lab.engines import KVM_LAB_PARAMETERS, asset_parameters
+from cprlib.lab.engines import asset_parameters, lab_parameters
 from cprlib.qemu.binary import QemuBinary, file_digest
 from cprlib.report.build_report import judge_cases
 from cprlib.verdict.policy import Policy
@@ -75,8 +75,7 @@ class CompareRequest:
     @property
     def used_parameters(self) -> Mapping[str, str]:
         """The defaults of a comparison, changed by the lab engine's, then by the given ones."""
-        lab = KVM_LAB_PARAMETERS if self.engine == "kvm" else {}
-        return {**DEFAULTS, **lab, **(self.parameters or {})}
+        return {**DEFAULTS, **lab_parameters(self.engine), **(self.parameters or {})}
 
 
 STORE = Store("compare", CompareRequest, RESULT_FILE)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cprlib.traffic.figures import InterruptionPerDirection, PerDirection
-from cprlib.update.faults import Fault
+from cprlib.update.faults import Fault, Survivor
 
 INSTRUMENT_CHECK = "instrument"  # name of the check that says whether a case's measurement is valid
 
@@ -157,6 +157,12 @@ class FaultRecord:
     refused: str = ""
     source_messages: tuple[str, ...] = ()
     target_messages: tuple[str, ...] = ()
+
+    @property
+    def may_have_moved(self) -> bool:
+        """Whether another QEMU may have the guest, also because the update completed without the fault."""
+        completed = self.reached is False and self.migration == "completed"
+        return completed or self.fault.survivor is not Survivor.SOURCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,7 @@ class GuestCase(CaseChecks):
     def inject_fault(self, fault: Fault, *, name: str = "") -> FaultResult:
         """Update the guest with a fault, record it, and check that the fault was reached.
 
-        A source that has to survive must have its run state again, unless the update completed undisturbed.
+        A source that has to survive must have its run state again, unless the update completed without its fault.
 
         :param name: of this fault in the case; its own when empty.
         :raises DeadlineExceeded: the update did not end.
@@ -168,7 +168,7 @@ class GuestCase(CaseChecks):
         self.add_fault(fault_record_of(result))
         with self.after_fault(result.fault.name):
             self.expect_reached(result)
-            if fault.survivor is Survivor.SOURCE and not result.undisturbed:
+            if fault.survivor is Survivor.SOURCE and not result.completed_without_fault:
                 self.expect_equal("source-runs", result.state_after, result.state_before, "the source's run state")
         return result
 
@@ -189,7 +189,7 @@ class GuestCase(CaseChecks):
             self.expect(name, False, expected, seen, meaning)
         else:
             moved = "; the update completed without the fault, and the guest is in the target"
-            self.inconclusive(name, expected, result.not_reached + (moved if result.undisturbed else ""))
+            self.inconclusive(name, expected, result.not_reached + (moved if result.completed_without_fault else ""))
 
     def expect_same_state(
         self, before: Snapshot | None, comparison: StatePair, name: str, subject: str, sides: Iterable[str] = ()
@@ -319,7 +319,7 @@ class GuestCase(CaseChecks):
         features = next((fact.after for fact in self.evidence.guest_view if fact.name == "virtio features"), None)
         faults = self.evidence.faults
         if self.guest.updates or faults:
-            moves = [item for item in faults if may_have_moved(item)]
+            moves = [item for item in faults if item.may_have_moved]
             later = (item.state != "running" for item in moves if item.fault.survivor is not Survivor.NEITHER)
             control_run_ms = self.evidence.instrument.control_run_interruption_ms or 0.0
             self.add_checks(
@@ -337,12 +337,6 @@ class GuestCase(CaseChecks):
         control_run_ms = self.evidence.instrument.control_run_interruption_ms
         starved = starvation_checks(self.folder, control_run_ms, failed_update=bool(self.evidence.faults))
         self.evidence = self.evidence.with_checks(*death_checks(self.folder, self.counts_against_qemu), *starved)
-
-
-def may_have_moved(record: FaultRecord) -> bool:
-    """Whether another QEMU may have the guest after an update with a fault; see :attr:`FaultResult.undisturbed`."""
-    undisturbed = record.reached is False and record.migration == "completed"
-    return undisturbed or record.fault.survivor is not Survivor.SOURCE
 
 
 def labelled(check: Check, label: str) -> Check:

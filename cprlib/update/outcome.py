@@ -151,7 +151,7 @@ class FaultOutcome:
         return last()
 
     def wait_survivor(self, status: str) -> tuple[float | None, int | None]:
-        """Wait until the QEMU that has to survive has the guest; the target when the update completed undisturbed.
+        """Wait until the QEMU that has to survive has the guest; the target when the update had no fault.
 
         :param status: of the migration, by query-migrate.
         :returns: ``back_ms`` and ``target_exit`` of :class:`FaultResult`.

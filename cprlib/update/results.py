@@ -215,8 +215,8 @@ class FaultResult:
         return not self.not_reached
 
     @property
-    def undisturbed(self) -> bool:
-        """Whether the update completed without the fault, whose phase was not seen: the guest is in the target."""
+    def completed_without_fault(self) -> bool:
+        """Whether the fault's phase was not seen and the update completed: the guest is in the target."""
         return not self.reached and self.migration == "completed"
 
 

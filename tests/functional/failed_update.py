@@ -95,7 +95,7 @@ class FaultSequence:
             case.add_fault(FaultRecord(fault, error=error.one_line()))
             return False
         case.expect_reached(result)
-        if result.undisturbed:
+        if result.completed_without_fault:
             self._idle = None  # of a QEMU that has ended
         else:
             check_end(case, result, self._tap)
@@ -104,7 +104,7 @@ class FaultSequence:
         if survived and result.state_before != "running":  # before cont
             case.expect_same_state(self._state, StatePair.FAILED_UPDATE, "equivalent", fault.name, PAUSED_SIDES)
         traffic_after_ms = None
-        if fault.survivor is not Survivor.NEITHER or result.undisturbed:
+        if fault.survivor is not Survivor.NEITHER or result.completed_without_fault:
             case.expect_same_state(frozen, StatePair.PAUSED, "memory-and-registers-kept", fault.name)
             traffic_after_ms = self._check_guest(result)
         if case.guest.machine is not source:
@@ -150,7 +150,7 @@ class FaultSequence:
             check_vhost_carries(case, "vhost", self._probes, self._trace, now)
             name, said = "no-downgrade", result.source_messages
             check_no_downgrade_message(case, name, said, may_fail=self.calls_fail)
-            if result.after is not None and fault.survivor is Survivor.SOURCE and not result.undisturbed:
+            if result.after is not None and fault.survivor is Survivor.SOURCE and not result.completed_without_fault:
                 workers, queues = len(result.after.workers), machine.settings.netdevs[0].queues
                 case.expect_equal("workers", workers, queues, "vhost workers of the source")
         if result.state_before != "running":

@@ -235,7 +235,7 @@ def fall_back(case: MeasuredCase, calls: SupervisedCalls) -> None:
         calls.arm(failure)
         result = case.inject_fault(replace(*faults_named(fault), survivor=Survivor.SOURCE), name=name)
         made = all_made(case, name, calls)
-        if result.undisturbed:
+        if result.completed_without_fault:
             return
         if made:
             said = f"{machine.messages_since(before)}\n{result.error}"

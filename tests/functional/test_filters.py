@@ -39,7 +39,7 @@ class Filters(LiveUpdateTest):
         with self.given_guest(GuestSpec(role=Role.CHECKS, arguments=arguments)) as case:
             earlier = expect_dumped(case, path, "before-update")
             result = case.inject_fault(*faults_named(FAULT))
-            expect_dumped(case, path, "after-failed-update", 0 if result.undisturbed else earlier)
+            expect_dumped(case, path, "after-failed-update", 0 if result.completed_without_fault else earlier)
             case.live_update()
             expect_dumped(case, path, "after-update")
 

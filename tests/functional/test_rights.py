@@ -106,7 +106,7 @@ class Rights(LiveUpdateTest):
         """A target dies as the owner of vhost, and the source may not open the device again."""
         machine = case.guest.machine
         said = machine.mark_messages()
-        if case.inject_fault(*faults_named("target-killed-with-devices")).undisturbed:
+        if case.inject_fault(*faults_named("target-killed-with-devices")).completed_without_fault:
             return
         words = [without_time(line) for line in machine.messages_since(said).splitlines() if "vhost" in line]
         case.expect(

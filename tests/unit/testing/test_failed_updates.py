@@ -14,7 +14,6 @@ from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.records import Outcome
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.qemu.machine import Machine
-from cprlib.testing.guest_case import may_have_moved
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import Probes
 from cprlib.update.faults import faults_named
@@ -80,4 +79,4 @@ def test_an_update_that_completes_undisturbed_accuses_no_qemu(
     outcomes = {check.name: check.outcome for check in case.evidence.checks}
     assert outcomes == {"reached": Outcome.INCONCLUSIVE, "traffic": Outcome.PASS}
     (record,) = case.evidence.faults
-    assert (record.reached, record.died_ns, may_have_moved(record)) == (False, None, True)
+    assert (record.reached, record.died_ns, record.may_have_moved) == (False, None, True)

@@ -6,8 +6,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping
 
 from cprlib.deadline import Deadline
-from cprlib.errors import InstrumentError
-from cprlib.guest.channel import AGENT_ANSWER_S, AgentChannel
+from cprlib.guest.channel import AGENT_ANSWER_S, LINE_LIMIT, AgentChannel
 from cprlib.guest.files import GuestFile, parse_files
 from cprlib.guest.packet_log import RECORD_SIZE, PacketLog
 from cprlib.guest.replies import (
@@ -29,8 +28,8 @@ REPEAT_S = 2.0  # without an answer for this long, an idempotent request is sent
 FILES_REPEAT_S = 10.0  # more than it takes on a busy machine: a repetition would make the guest busier still
 LOG_S = 60.0  # for each part of a log
 REBIND_S = 20.0  # a driver that is bound negotiates, which is slow under emulation
+LEAST_PART = LINE_LIMIT // 2  # bytes of a part of a log, except the last: the agent sends as many as fit
 LOG_LIMIT = 10_000_000  # records; a guest that claims more is lying
-DAMAGED_PARTS = 3  # parts of a log that may arrive damaged before the download fails
 
 
 class AgentConnection:
@@ -295,18 +294,10 @@ class AgentConnection:
 
     def _log(self, name: str) -> PacketLog:
         content = bytearray()
-        damaged = 0
         while True:
-            position = len(content) // RECORD_SIZE
-            try:
-                reply = self._channel.request(
-                    "log", {"of": name, "from": position}, seconds=LOG_S, repeat_after=LOG_S / 4
-                )
-            except InstrumentError:
-                damaged += 1
-                if damaged > DAMAGED_PARTS:
-                    raise
-                continue
+            reply = self._channel.request(
+                "log", {"of": name, "from": len(content) // RECORD_SIZE}, seconds=LOG_S, repeat_after=LOG_S / 4
+            )
             if reply.number("record_size") != RECORD_SIZE:
                 raise reply.invalid("record_size")
             if len(reply.payload) != reply.number("records") * RECORD_SIZE:
@@ -316,5 +307,5 @@ class AgentConnection:
             content += reply.payload
             if len(content) // RECORD_SIZE >= reply.number("total"):
                 return PacketLog(bytes(content), reply.number("overflow"))
-            if not reply.payload:
+            if len(reply.payload) < LEAST_PART:
                 raise reply.invalid("records")

@@ -6,29 +6,48 @@
     answer    \\n {"id":"<id>","ok":true,...,"payload":N,"crc32":C} \\n  <N bytes>
 
 A live update moves the channel from one QEMU to the next, and bytes may be lost in both directions. Therefore an
-answer names its request, all other bytes are skipped, and an idempotent request is repeated.
+answer names its request, all other bytes are skipped, and an idempotent request is repeated. A repetition has the same
+id: a guest on a busy machine may answer later than that.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import secrets
 import socket
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cprlib.codec import BadValue, load_json
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed
+from cprlib.errors import Awaited, GuestFailed, InstrumentError
 from cprlib.guest.replies import Reply, invalid_answer
 
 AGENT_ANSWER_S = 30.0  # a living guest on a machine with ten runnable threads per core took more than 10 s
 LINE_LIMIT = 1 << 20  # bytes of an answer's line; PORT_ANSWER in images/guest/agent/port.h
 SKIP_LIMIT = 64 << 20  # bytes that are not part of an answer, before the request fails
+DAMAGED_ANSWERS = 3  # to an idempotent request, before it fails
 ADVICE = "look at the end of the guest's console, which shows its blocked tasks; was its image built for this cprlib?"
+
+
+@dataclass(slots=True)
+class _Request:
+    """A request that waits for its answer.
+
+    :param pause_s: until it is sent again, scaled; infinite for one that is sent once.
+    :param again: the end of this pause, at most the deadline.
+    """
+
+    command: str
+    identifier: str
+    line: bytes
+    deadline: Deadline
+    pause_s: float
+    again: Deadline
 
 
 class AgentChannel:
@@ -62,62 +81,71 @@ class AgentChannel:
 
         :param parameters: the request's keys and values, without spaces.
         :param seconds: deadline for all attempts, scaled.
-        :param repeat_after: for an idempotent request: seconds after which it is sent again.
+        :param repeat_after: for an idempotent request: seconds after which it is sent again, doubled each time; it is
+            also sent again after a damaged answer.
         :raises GuestFailed: the agent refused, or the channel was closed.
         :raises DeadlineExceeded: no answer.
         :raises InstrumentError: an invalid answer.
         """
         deadline = Deadline(seconds, f"the guest agent's answer to {command}", Awaited.GUEST)
-        while True:
-            attempt = deadline if repeat_after is None else Deadline(repeat_after, deadline.purpose, deadline.awaited)
-            try:
-                return self._attempt(command, parameters or {}, attempt)
-            except DeadlineExceeded:
-                if deadline.expired or repeat_after is None:
-                    self._when_silent()
-                    raise deadline.exceeded(advice=ADVICE) from None
-
-    def _attempt(self, command: str, parameters: Mapping[str, str | int], deadline: Deadline) -> Reply:
         identifier = f"{self._token}-{next(self._numbers)}"
-        words = [identifier, command, *(f"{key}={value}" for key, value in parameters.items())]
+        words = [identifier, command, *(f"{key}={value}" for key, value in (parameters or {}).items())]
         line = f"\n{' '.join(words)}\n".encode("ascii", "replace")
-        with self._failures(command, deadline):
-            self._connection.sendall(line)
-        reply = Reply(self._read_members(f'{{"id":"{identifier}"'.encode(), command, deadline), command)
+        request = _Request(command, identifier, line, deadline, repeat_after or math.inf, deadline)
+        damaged = 0
+        while True:
+            self._send(request)
+            try:
+                return self._answer(request)
+            except InstrumentError:
+                damaged += 1
+                if repeat_after is None or damaged > DAMAGED_ANSWERS:
+                    raise
+
+    def _send(self, request: _Request) -> None:
+        pause = Deadline(request.pause_s, request.deadline.purpose, request.deadline.awaited)
+        request.again = min(request.deadline, pause, key=lambda item: item.remaining)
+        request.pause_s *= 2  # a busy guest would be busier still
+        with self._failures(request):
+            self._connection.sendall(request.line)
+
+    def _answer(self, request: _Request) -> Reply:
+        reply = Reply(self._read_members(request), request.command)
         if not reply.flag("ok"):
-            raise GuestFailed(f"have the guest {command}", reply.text("error"))
+            raise GuestFailed(f"have the guest {request.command}", reply.text("error"))
         length = reply.number("payload")
         if not 0 <= length <= LINE_LIMIT:
             raise reply.invalid("payload")
-        payload = self._read(length, command, deadline)
+        payload = self._read(length, request)
         if length and zlib.crc32(payload) != reply.number("crc32"):
-            raise invalid_answer(command, "its checksum is wrong")
+            raise invalid_answer(request.command, "its checksum is wrong")
         return replace(reply, payload=payload)
 
-    def _read_members(self, prefix: bytes, command: str, deadline: Deadline) -> dict[str, Any]:
+    def _read_members(self, request: _Request) -> dict[str, Any]:
+        prefix = f'{{"id":"{request.identifier}"'.encode()
         skipped = 0
-        while not (line := self._read_line(command, deadline)).startswith(prefix):
+        while not (line := self._read_line(request)).startswith(prefix):
             skipped += len(line) + 1
             if skipped > SKIP_LIMIT:
-                raise invalid_answer(command, f"{skipped} bytes are not an answer")
+                raise invalid_answer(request.command, f"{skipped} bytes are not an answer")
         try:
             return load_json(dict[str, Any], line)
         except BadValue as error:
-            raise invalid_answer(command, str(error)) from error
+            raise invalid_answer(request.command, str(error)) from error
 
-    def _read_line(self, command: str, deadline: Deadline) -> bytes:
+    def _read_line(self, request: _Request) -> bytes:
         searched = 0
         while (end := self._received.find(b"\n", searched)) < 0:
             searched = len(self._received)
             if searched > LINE_LIMIT:  # part of a damaged answer; its end will follow
                 self._received.clear()
                 return b"?" * LINE_LIMIT
-            self._receive(command, deadline)
+            self._receive(request)
         return self._take(end + 1)[:-1]
 
-    def _read(self, length: int, command: str, deadline: Deadline) -> bytes:
+    def _read(self, length: int, request: _Request) -> bytes:
         while len(self._received) < length:
-            self._receive(command, deadline)
+            self._receive(request)
         return self._take(length)
 
     def _take(self, length: int) -> bytes:
@@ -125,20 +153,32 @@ class AgentChannel:
         del self._received[:length]
         return content
 
-    def _receive(self, command: str, deadline: Deadline) -> None:
-        with self._failures(command, deadline):
-            content = self._connection.recv(1 << 18)
+    def _receive(self, request: _Request) -> None:
+        """Receive some bytes, or send the request again when it is time."""
+        with self._failures(request):
+            if request.deadline.expired:  # also of a guest that never stops sending
+                raise TimeoutError
+            if request.again.expired:
+                self._send(request)
+            self._connection.settimeout(max(request.again.remaining, 0.001))
+            try:
+                content = self._connection.recv(1 << 18)
+            except TimeoutError:
+                return
         if not content:
-            raise GuestFailed(f"ask the guest agent to {command}", "its channel was closed: QEMU has ended", ADVICE)
+            tried = f"ask the guest agent to {request.command}"
+            raise GuestFailed(tried, "its channel was closed: QEMU has ended", ADVICE)
         self._received += content
 
     @contextlib.contextmanager
-    def _failures(self, command: str, deadline: Deadline) -> Iterator[None]:
+    def _failures(self, request: _Request) -> Iterator[None]:
         """Run one operation of the socket until the deadline, with our errors."""
         try:
-            self._connection.settimeout(max(deadline.remaining, 0.001))
+            self._connection.settimeout(max(request.deadline.remaining, 0.001))
             yield
         except TimeoutError:
-            raise deadline.exceeded(advice=ADVICE) from None
+            self._when_silent()
+            raise request.deadline.exceeded(advice=ADVICE) from None
         except OSError as error:
-            raise GuestFailed(f"ask the guest agent to {command}", f"its channel broke: {error}", ADVICE) from error
+            tried = f"ask the guest agent to {request.command}"
+            raise GuestFailed(tried, f"its channel broke: {error}", ADVICE) from error

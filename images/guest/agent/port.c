@@ -2,6 +2,7 @@
 #include "port.h"
 
 #include <fcntl.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -13,12 +14,19 @@ static struct {
     struct watch watch;
     port_handler handler;
     char line[PORT_LINE];
+    char answered[PORT_LINE]; /* the last request */
     size_t line_used;
     bool line_too_long;
     char memory[PORT_ANSWER];
     struct output answer;
     size_t written;
 } state;
+
+/* Whether the line is the request again whose answer is being written. */
+static bool is_repetition(void)
+{
+    return state.written < state.answer.used && !strcmp(state.line, state.answered);
+}
 
 static void take_byte(char byte)
 {
@@ -30,7 +38,8 @@ static void take_byte(char byte)
         return;
     }
     state.line[state.line_used] = '\0';
-    if (state.line_used && !state.line_too_long) {
+    if (state.line_used && !state.line_too_long && !is_repetition()) {
+        strcpy(state.answered, state.line);
         state.answer.used = 0;
         state.answer.overflow = false;
         state.written = 0;

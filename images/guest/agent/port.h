@@ -6,7 +6,8 @@
  *   answer     \n {"id":"<id>","ok":true,...} \n [<payload>]
  *
  * A live update replaces the peer, and bytes may be lost in both directions. Therefore each side begins with a line
- * end, which ends a damaged line; an answer has the request's id; a new request drops the rest of the last answer.
+ * end, which ends a damaged line; an answer has the request's id; a new request drops the rest of the last answer, the
+ * same request again does not.
  */
 #ifndef PORT_H
 #define PORT_H

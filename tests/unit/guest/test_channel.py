@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Callable
 
 import pytest
 
 from cprlib.errors import CprlibError, DeadlineExceeded, GuestFailed, InstrumentError
+from cprlib.guest.agent import AgentConnection
 from cprlib.guest.channel import AgentChannel
+from cprlib.guest.packet_log import RECORD_SIZE
 from cprlib.guest.replies import Clocks, NetInfo, Reply
 
 Script = Callable[[str], bytes]
 
 
+def serve(connection: socket.socket, script: Script) -> None:
+    """Be a guest that answers each request with ``script(id)``."""
+    with contextlib.suppress(OSError), connection, connection.makefile("rb") as stream:  # the test is over
+        for line in stream:
+            if line.strip():
+                connection.sendall(script(line.split()[0].decode()))
+
+
 def converse(script: Script, use: Callable[[AgentChannel], object]) -> object:
     """Use a channel whose peer answers each request with ``script(id)``."""
     ours, theirs = socket.socketpair()
-
-    def guest() -> None:
-        with theirs, theirs.makefile("rb") as stream:
-            for line in stream:
-                if line.strip():
-                    theirs.sendall(script(line.split()[0].decode()))
-
-    thread = threading.Thread(target=guest, daemon=True)
+    thread = threading.Thread(target=serve, args=(theirs, script), daemon=True)
     thread.start()
     with ours:
         try:
@@ -84,7 +89,84 @@ def test_a_lost_request_is_sent_again() -> None:
         return answer(name) if len(seen) == 3 else b""
 
     converse(script, lambda channel: channel.request("ping", seconds=10, repeat_after=0.05))
-    assert len(set(seen)) == 3
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+
+
+def test_a_slow_answer_is_accepted_though_the_request_was_repeated() -> None:
+    def script(name: str) -> bytes:
+        time.sleep(0.3)
+        return answer(name)
+
+    converse(script, lambda channel: channel.request("ping", seconds=5, repeat_after=0.2))
+
+
+def test_repetitions_become_rarer() -> None:
+    seen: list[str] = []
+
+    def script(name: str) -> bytes:
+        seen.append(name)
+        return b""
+
+    with pytest.raises(DeadlineExceeded):
+        converse(script, lambda channel: channel.request("ping", seconds=0.65, repeat_after=0.05))
+    assert 3 <= len(seen) <= 4  # after 0, 0.05, 0.15 and 0.35 s
+
+
+@pytest.mark.parametrize(
+    "damage", [b'\n{"id":"NAME","ok":tr', b'\n{"id":"NAME","ok":true,"payload":500,"crc32":1}\nabc']
+)
+def test_a_damaged_answer_is_followed_by_a_whole_one(damage: bytes) -> None:
+    seen: list[str] = []
+
+    def script(name: str) -> bytes:
+        seen.append(name)
+        return damage.replace(b"NAME", name.encode()) if len(seen) == 1 else answer(name, "", b"whole" * 200)
+
+    result = converse(script, lambda channel: channel.request("files", seconds=10, repeat_after=0.05))
+    assert result.payload == b"whole" * 200  # type: ignore[attr-defined]
+
+
+def test_a_guest_that_only_sends_damaged_answers_is_not_asked_for_ever() -> None:
+    seen: list[str] = []
+
+    def script(name: str) -> bytes:
+        seen.append(name)
+        return answer(name, "", b"data", 1)
+
+    with pytest.raises(InstrumentError, match="checksum"):
+        converse(script, lambda channel: channel.request("log", seconds=60, repeat_after=30))
+    assert len(seen) == 4
+
+
+def test_a_guest_that_never_stops_sending_misses_the_deadline() -> None:
+    ours, theirs = socket.socketpair()
+    ended = threading.Event()
+
+    def send() -> None:
+        with contextlib.suppress(OSError):  # the test is over
+            while not ended.is_set():
+                theirs.sendall(b"x\n" * 1000)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    with theirs:
+        with ours, pytest.raises(DeadlineExceeded):
+            threading.Timer(2, ended.set).start()
+            AgentChannel(ours).request("ping", seconds=0.2)
+        assert not ended.is_set()
+        ended.set()
+        thread.join()
+
+
+def test_a_log_of_single_records_is_refused() -> None:
+    part = f',"record_size":{RECORD_SIZE},"records":1,"total":100000,"overflow":0'
+    ours, theirs = socket.socketpair()
+    guest = threading.Thread(target=serve, args=(theirs, lambda name: answer(name, part, bytes(RECORD_SIZE))))
+    guest.start()
+    with ours, pytest.raises(InstrumentError, match="'records' is 1"):
+        AgentConnection(ours).reflector_log()
+    guest.join()
 
 
 def test_a_closed_channel_is_a_failure_of_the_guest() -> None:

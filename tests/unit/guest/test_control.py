@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import socket
@@ -109,6 +110,22 @@ def test_a_refusal_is_an_error_with_the_agents_message(agent: NativeAgent) -> No
 def test_garbage_before_a_request_does_no_harm(agent: NativeAgent, garbage: bytes) -> None:
     agent.raw.sendall(garbage)
     agent.connection.ping(5)
+
+
+def test_a_repetition_does_not_cut_the_answer_that_is_being_written(agent: NativeAgent, tmp_path: Path) -> None:
+    """The answer is larger than the socket's buffer, so that its end is not written when the repetition arrives."""
+    for number in range(3):
+        (tmp_path / str(number)).write_bytes(b"\xff" * 130_000)
+    request = f"\nx1 files of={tmp_path}/*\n".encode()
+    agent.raw.sendall(request)
+    time.sleep(0.2)  # its beginning is written
+    agent.raw.sendall(request)
+    time.sleep(0.2)  # it has arrived
+    stream = agent.raw.makefile("rb")
+    assert stream.readline() == b"\n"
+    payload = stream.read(json.loads(stream.readline())["payload"])
+    assert payload.count(b"\xff") == 390_000
+    agent.connection.ping()
 
 
 def test_log_of_many_pieces_arrives_whole(agent_program: Path) -> None:

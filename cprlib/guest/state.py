@@ -73,10 +73,9 @@ def read_guest_state(agent: AgentConnection) -> Mapping[str, str]:
     :raises GuestFailed, DeadlineExceeded: the guest died or does not answer.
     :raises InstrumentError: invalid answer.
     """
-    settling = Deadline(SETTLE_S, "the guest's addresses and clock to settle", Awaited.GUEST)
-
     files = agent.files(PATTERNS)
     if not _settled(files):
+        settling = Deadline(SETTLE_S, "the guest's addresses and clock to settle", Awaited.GUEST)
 
         def settled() -> bool:
             return settling.expired or _settled(agent.files(SETTLING))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import cast
 import pytest
 
 from cprlib.errors import GuestFailed, InstrumentError
+from cprlib.guest import state
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.files import GuestFile, parse_files
 from cprlib.guest.replies import Reply
@@ -86,6 +88,24 @@ def test_processor_time_that_is_missing_is_no_change_of_the_guest() -> None:
     after["/dev/kmsg"] += "4,4,902000000,-;virtio_net: too late for the report\n"
     after["/proc/sys/kernel/tainted"] = "16896\n"
     assert len(state_of(after).items() - state_of(before).items()) == 2
+
+
+@pytest.mark.fast
+def test_a_slow_first_answer_leaves_the_guest_time_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock settles after the first answer, which takes longer than the guest has to settle."""
+    monkeypatch.setattr(state, "SETTLE_S", 0.2)
+    clock = f"{state.CLOCKSOURCE}current_clocksource"
+    answers: list[bytes] = []
+
+    class SlowAgent(FakeAgent):
+        def files(self, _patterns: Iterable[str]) -> Mapping[str, GuestFile]:
+            if not answers:
+                time.sleep(0.3)
+            answers.append(b"tsc-early\n" if len(answers) < 2 else b"tsc\n")
+            return {clock: GuestFile(answers[-1])}
+
+    found = read_guest_state(cast(AgentConnection, SlowAgent({})))
+    assert found[clock.removeprefix("/")] == "tsc"
 
 
 @pytest.mark.fast

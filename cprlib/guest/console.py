@@ -14,7 +14,9 @@ LINE_LIMIT = 400  # characters of a line that are shown
 LINES_SHOWN = 20
 POLL_S = 0.02
 READY = re.compile(r"^cprlib: ready uptime_ms=\d{1,9} control=(yes|no)$")
-STARVED = re.compile(r"BUG: (?:soft|workqueue) lockup")  # a processor got no time: the guest lives
+STARVED = re.compile(  # a processor got no time: the guest lives
+    r"BUG: (?:soft|workqueue) lockup|rcu: INFO: .* stall|rcu: .* kthread (?:starved|timer wakeup)"
+)
 DYING = re.compile(
     r"Kernel panic|BUG: (?!(?:soft|workqueue) lockup)|Oops: |general protection fault|double fault"
     r"|Unable to mount root"

@@ -14,6 +14,7 @@ import pytest
 from cprlib.errors import GuestFailed, InstrumentError
 from cprlib.guest import state
 from cprlib.guest.agent import AgentConnection
+from cprlib.guest.console import Console
 from cprlib.guest.files import GuestFile, parse_files
 from cprlib.guest.replies import Reply
 from cprlib.guest.state import read_guest_state
@@ -88,6 +89,26 @@ def test_processor_time_that_is_missing_is_no_change_of_the_guest() -> None:
     after["/dev/kmsg"] += "4,4,902000000,-;virtio_net: too late for the report\n"
     after["/proc/sys/kernel/tainted"] = "16896\n"
     assert len(state_of(after).items() - state_of(before).items()) == 2
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "message",
+    [
+        "rcu: INFO: rcu_preempt self-detected stall on CPU",
+        "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
+        "rcu: rcu_preempt kthread starved for 2502 jiffies! g-1123 f0x0 RCU_GP_WAIT_FQS(5) ->state=0x0 ->cpu=0",
+        "rcu: rcu_preempt kthread timer wakeup didn't happen for 2505 jiffies! g-1123 f0x0",
+    ],
+)
+def test_a_stall_of_rcu_is_processor_time_that_is_missing(message: str, tmp_path: Path) -> None:
+    before = {"/dev/kmsg": "4,1,9,-;clock: early\n"}
+    report = f"3,2,900000000,-;{message}\n3,3,900000100,-;rcu: \t0-....: (21 ticks this GP) idle=abc\n"
+    assert state_of({"/dev/kmsg": before["/dev/kmsg"] + report}) == state_of(before)
+    (tmp_path / "console").write_text(f"[  900.0] {message}\n")
+    console = Console(tmp_path / "console")
+    console.check()
+    assert message in console.starved()
 
 
 @pytest.mark.fast

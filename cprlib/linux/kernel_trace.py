@@ -7,8 +7,8 @@
 - ``skb:consume_skb`` in ``tun_do_read()``: a task, a worker or QEMU's main loop, has read a packet from a tap;
 - ``net:netif_receive_skb_entry`` for a tap: a task has written a packet of the guest into it (drivers/net/tun.c).
 
-The taps are those of the whole host. A reader or writer that is older than this process is of another VM: each case
-starts its own QEMUs.
+The taps are those of the whole host. A reader or writer in another network namespace is of another VM: the QEMUs of a
+case run in the one that has its taps.
 
 This does not depend on any message of QEMU, so it also finds a silent fall back to userspace virtio.
 """
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprlib.errors import InstrumentError
-from cprlib.linux.procfs import process_start
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.tracefs import TRACEFS, EventUnusable, Filter, TraceLine, Tracepoints
 
 ETH_P_RARP = 0x8035  # linux/if_ether.h
@@ -150,22 +150,32 @@ class KernelReport:
 
 
 class KernelTrace(Tracepoints):
-    """Records while its body runs; call :meth:`report` inside. Never raises: the report says what is missing."""
+    """Records while its body runs; call :meth:`report` inside. Never raises: the report says what is missing.
 
-    def __init__(self, tracefs: Path = TRACEFS) -> None:
+    :param namespace: of the case's QEMUs and taps.
+    """
+
+    def __init__(self, namespace: NetworkNamespace, tracefs: Path = TRACEFS) -> None:
         super().__init__(_FILTERS, tracefs)
+        self._namespace = namespace
 
     def report(self) -> KernelReport:
         trace = self.read()
         if trace.lost:  # the oldest ones, without which those of the source look complete
             return KernelReport(f"the kernel's trace lost {trace.lost} events")
-        own_start = process_start(os.getpid()) or 0
         events = kernel_events(trace.lines)
-        at_taps = [item for item in events if item.act in (Act.TAP_READ, Act.TAP_WRITTEN)]
-        started = {task: process_start(task) for task in {item.task for item in at_taps}}
-        others = {item for item in at_taps if (start := started[item.task]) is not None and start < own_start}
+        processes = {item.owner or item.task for item in events if item.act in (Act.TAP_READ, Act.TAP_WRITTEN)}
+        others = {process for process in processes if self._is_elsewhere(process)}
+        seen = (item for item in events if (item.owner or item.task) not in others)
         unseen = {_ACTS[event.rpartition("/")[2]]: reason for event, reason in trace.left_out.items()}
-        return KernelReport(trace.unavailable, tuple(item for item in events if item not in others), unseen)
+        return KernelReport(trace.unavailable, tuple(seen), unseen)
+
+    def _is_elsewhere(self, process: int) -> bool:
+        """Whether a process is in another network namespace; False for one that has ended, which may be the case's."""
+        try:
+            return not os.path.samestat(os.stat(f"/proc/{process}/ns/net"), os.fstat(self._namespace.descriptor))
+        except OSError:
+            return False
 
 
 def kernel_events(lines: Iterable[TraceLine]) -> tuple[KernelEvent, ...]:

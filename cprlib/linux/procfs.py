@@ -109,12 +109,6 @@ def status_field(pid: int, name: str) -> str | None:
     return None
 
 
-def process_start(task: int) -> int | None:
-    """When the process of a thread started, in clock ticks since boot; None when it is gone."""
-    fields = read_text(Path(f"/proc/{status_field(task, 'Tgid')}/stat")).rpartition(")")[2].split()
-    return int(fields[19]) if fields else None  # proc_pid_stat(5), field 22
-
-
 def anonymous_memory(pid: int) -> int | None:
     """Resident anonymous memory of a process in KiB.
 

@@ -33,7 +33,8 @@ def probing(case: MeasuredCase) -> Iterator[tuple[KernelTrace, Probes]]:
     """Trace the kernel, and probe the case's guest by one flow per queue pair; it answers when the body starts."""
     queues = case.evidence.parameters.queues or 1
     flows = flows_between(versions=(4,), count=queues, first_port=case.ports.take(queues))
-    with KernelTrace() as trace, Probes(case.guest.topology.station, flows) as probes:
+    topology = case.guest.topology
+    with KernelTrace(topology.switch) as trace, Probes(topology.station, flows) as probes:
         probes.wait_answers(Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
         yield trace, probes
 

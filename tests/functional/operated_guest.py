@@ -220,7 +220,7 @@ def operated_guest(
     :param updater: None when no operation updates the guest.
     """
     boot_s = guest.agent.ping().boottime_ns / 1e9
-    with contextlib.ExitStack() as stack, KernelTrace() as trace:
+    with contextlib.ExitStack() as stack, KernelTrace(guest.topology.switch) as trace:
         operated = OperatedGuest(guest, ports, trace, used, boot_s, stack, updater or Updater())
         operated.configure_queues()
         operated.open_probes()

@@ -1,13 +1,19 @@
 """Lines of the kernel trace are parsed; vhost workers are distinguished from QEMU's threads."""
 
+import contextlib
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from cprlib.cleanup import CleanupProcess
 from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace, kernel_events, reads_of_taps
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.tracefs import EventUnusable, Tracepoints, parse_ftrace
 
 pytestmark = pytest.mark.fast
@@ -70,11 +76,18 @@ def test_filter_needs_the_function_that_consumed_a_packet() -> None:
 
 
 @pytest.fixture
-def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelTrace:
+def own_namespace() -> Iterator[NetworkNamespace]:
+    """The namespace of this process."""
+    with open("/proc/thread-self/ns/net", "rb") as stream:
+        yield cast(NetworkNamespace, SimpleNamespace(descriptor=stream.fileno()))
+
+
+@pytest.fixture
+def trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_namespace: NetworkNamespace) -> KernelTrace:
     """One whose kernel is a folder."""
     monkeypatch.setenv("CPRLIB_LAB", "uml")  # no cleanup process for a simulated instance
     names = ("sched/sched_wakeup_new", "sched/sched_process_exit", "sched/sched_waking", "skb/consume_skb")
-    trace = KernelTrace(tmp_path)
+    trace = KernelTrace(own_namespace, tmp_path)
     for name in (*names, "net/netif_receive_skb_entry"):
         (tmp_path / "events" / name).mkdir(parents=True)
         (trace._instance / "events" / name).mkdir(parents=True)
@@ -116,20 +129,34 @@ def test_only_the_workers_of_one_qemu_carry_packets() -> None:
 
 
 def test_packets_of_other_vms_are_not_the_case_s(trace: KernelTrace) -> None:
-    """Process 1 is older than each case, one that has ended may be the case's, and so may a thread of this process."""
+    """Not those of a process in another network namespace; one that has ended may be the case's."""
     gone = 2**22 + 1  # above PID_MAX_LIMIT
     for name in ("skb/consume_skb", "net/netif_receive_skb_entry"):
         (trace._instance / "events" / name / "format").write_text(NEW_LAYOUT)
     event = "[000] .....    10.000001: netif_receive_skb_entry: dev=tap0 napi_id=0x0 queue_mapping=1\n"
-    with trace:
-        tasks = (("vhost-1", 1), ("qemu", gone), ("qemu", threading.get_native_id()))
+    own = threading.get_native_id()
+    with trace, elsewhere() as other:
+        tasks = (("qemu", other), (f"vhost-{other}", gone), (f"vhost-{gone}", gone), ("qemu", gone), ("qemu", own))
         (trace._instance / "trace").write_text("".join(f" {name}-{task} {event}" for name, task in tasks))
         report = trace.report()
-    assert report.at_tap(Act.TAP_WRITTEN).keys() == {f"qemu ({gone})", f"qemu ({threading.get_native_id()})"}
+    assert report.at_tap(Act.TAP_WRITTEN).keys() == {f"vhost-{gone}", f"qemu ({gone})", f"qemu ({own})"}
 
 
-def test_no_tracefs_is_reported_and_not_raised(tmp_path: Path) -> None:
-    with KernelTrace(tmp_path / "absent") as trace:
+@contextlib.contextmanager
+def elsewhere() -> Iterator[int]:
+    """The id of a process that is younger than this one, in another network namespace."""
+    with subprocess.Popen(["unshare", "-rn", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"here\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"here\n"  # from cat, which is there
+        yield process.pid
+        process.stdin.close()
+
+
+def test_no_tracefs_is_reported_and_not_raised(tmp_path: Path, own_namespace: NetworkNamespace) -> None:
+    with KernelTrace(own_namespace, tmp_path / "absent") as trace:
         report = trace.report()
     assert "tracefs refused" in report.unavailable
 

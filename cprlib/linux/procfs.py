@@ -158,8 +158,7 @@ def is_listening(pid: int, name: str) -> bool:
     A socket that exists is not enough: between bind(2) and listen(2) it refuses connections.
     """
     shown = name if name.startswith("/") else f"@{name}"
-    for line in read_text(Path(f"/proc/{pid}/net/unix")).splitlines()[1:]:
-        fields = line.split()  # Num RefCount Protocol Flags Type St Inode Path (net/unix/af_unix.c)
-        if len(fields) >= 8 and fields[7].rstrip("@") == shown:
-            return bool(int(fields[3], 16) & LISTENING)
-    return False
+    rows = (line.split() for line in read_text(Path(f"/proc/{pid}/net/unix")).splitlines()[1:])
+    # Num RefCount Protocol Flags Type St Inode Path (net/unix/af_unix.c); connections have the listener's path
+    flags = (int(row[3], 16) for row in rows if len(row) >= 8 and row[7].rstrip("@") == shown)
+    return any(item & LISTENING for item in flags)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from cprlib.linux import procfs as workers
-from cprlib.linux.procfs import vhost_workers, wait_workers_ended
+from cprlib.linux.procfs import is_listening, vhost_workers, wait_workers_ended
 
 PR_SET_NAME = 15
 
@@ -53,3 +55,18 @@ def test_a_worker_that_does_not_end_remains(worker: threading.Event, monkeypatch
     wait_workers_ended(os.getpid(), kept=1)
     assert len(vhost_workers(os.getpid())) == 1
     worker.set()
+
+
+def test_a_socket_listens_while_it_has_connections() -> None:
+    name = f"cprlib-test-{os.getpid()}"
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(f"\0{name}")
+        assert not is_listening(os.getpid(), name)
+        listener.listen(8)
+        for _ in range(8):
+            assert is_listening(os.getpid(), name)
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(f"\0{name}")
+            stack.enter_context(listener.accept()[0])
+        assert is_listening(os.getpid(), name)
+    assert not is_listening(os.getpid(), name)

@@ -59,17 +59,17 @@ def read_process_state(pid: int, *names: str) -> Values:
         values |= {f"limits/{line[:26].strip()}": " ".join(line[26:].split()[:2]) for line in _lines(folder / "limits")}
         values |= {item: text for item in FILES if (text := read_text(folder / item).strip())}
         values |= {item: os.readlink(folder / item) for item in LINKS}
+        counted: Counter[str] = Counter()
+        for row in read_table(pid).rows:
+            what = _what(row, names)
+            counted[f"descriptors/{what}/{row.flags & ~os.O_CLOEXEC:o}"] += 1
+            counted[f"descriptors/{what}/close-on-exec"] += bool(row.flags & os.O_CLOEXEC)
+        counted.update(f"mappings/{item}" for item in _mappings(folder / "smaps"))
+        counted.update(f"children/{item}" for item in _children(folder))
+        values |= {path: str(count) for path, count in counted.items()}
+        return values | _threads(folder)
     except OSError as error:
         raise InstrumentError(f"read the state of process {pid}", str(error)) from error
-    counted: Counter[str] = Counter()
-    for row in read_table(pid).rows:
-        what = _what(row, names)
-        counted[f"descriptors/{what}/{row.flags & ~os.O_CLOEXEC:o}"] += 1
-        counted[f"descriptors/{what}/close-on-exec"] += bool(row.flags & os.O_CLOEXEC)
-    counted.update(f"mappings/{item}" for item in _mappings(folder / "smaps"))
-    counted.update(f"children/{item}" for item in _children(folder))
-    values |= {path: str(count) for path, count in counted.items()}
-    return values | _threads(folder)
 
 
 def read_memory(pid: int) -> Values:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cprlib.errors import InstrumentError
+from cprlib.linux import host_state
 from cprlib.linux.host_state import read_memory, read_network_state, read_process_state, tap_queue_values
 from cprlib.linux.tap import TapQueue, read_tap_queues
 from cprlib.linux.topology import build_topology
@@ -36,6 +39,19 @@ def test_process_shows_a_leaked_eventfd_and_a_flag_of_a_file(tmp_path: Path) -> 
         finally:
             os.close(leaked)
     assert {item.rpartition("/")[0] for item in found} == {"descriptors/eventfd", "descriptors/console-QEMU.log"}
+
+
+def test_a_process_that_ends_while_it_is_read_is_an_instrument_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+
+        def end(_folder: Path) -> Iterator[str]:
+            process.kill()
+            process.wait()
+            return iter(())
+
+        monkeypatch.setattr(host_state, "_children", end)
+        with pytest.raises(InstrumentError, match="No such file"):
+            read_process_state(process.pid)
 
 
 def test_process_shows_advice_about_shared_memory() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +63,9 @@ def vhost_workers(pid: int) -> tuple[VhostWorker, ...]:
     Since Linux 6.4 they are threads of the owner (kernel/vhost_task.c); before that, separate kernel threads.
     """
     folder = Path(f"/proc/{pid}/task")
-    tasks = [int(name) for name in os.listdir(folder)] if folder.is_dir() else []
+    tasks: list[int] = []
+    with contextlib.suppress(OSError):  # the process has ended
+        tasks = [int(name) for name in os.listdir(folder)]
     threads = [_worker(task, folder / str(task) / "comm") for task in tasks]
     processes = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     kernel_threads = [_worker(task, Path(f"/proc/{task}/comm")) for task in processes]
@@ -122,25 +124,38 @@ def anonymous_memory(pid: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class TaskUse:
-    """Processor time in ns and context switches of all threads of a process since their start."""
+    """Processor time in ns and context switches."""
 
     run_ns: int
     switches: int
 
 
-def task_use(pid: int) -> TaskUse:
-    """Processor time and context switches of the threads of a process so far.
+def task_use(pid: int) -> Mapping[int, TaskUse]:
+    """What each thread of a process has used since its start, by thread id; empty for a process that is gone.
 
     The time is /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst), exact to the ns where stat(5)
     counts clock ticks; those serve where the kernel has no schedstat.
     """
-    run_ns = switches = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):  # the thread has ended
-            run_ns += _run_ns(task)
-            status = (task / "status").read_text(encoding="utf-8", errors="replace")
-            switches += sum(int(line.split()[1]) for line in status.splitlines() if "ctxt_switches:" in line)
-    return TaskUse(run_ns, switches)
+    used = {}
+    with contextlib.suppress(OSError):  # the process has ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # the thread has ended
+                status = (task / "status").read_text(encoding="utf-8", errors="replace")
+                switches = sum(int(line.split()[1]) for line in status.splitlines() if "ctxt_switches:" in line)
+                used[int(task.name)] = TaskUse(_run_ns(task), switches)
+    return used
+
+
+def use_between(first: Mapping[int, TaskUse], last: Mapping[int, TaskUse]) -> TaskUse:
+    """What the threads of the second reading have used since the first.
+
+    A thread that has ended in between is left out: its use until then is not known.
+    """
+    nothing = TaskUse(0, 0)
+    return TaskUse(
+        sum(used.run_ns - first.get(task, nothing).run_ns for task, used in last.items()),
+        sum(used.switches - first.get(task, nothing).switches for task, used in last.items()),
+    )
 
 
 def _run_ns(task: Path) -> int:

@@ -17,7 +17,7 @@ from cprlib.evidence.counter_checks import notifications
 from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.agent import AgentConnection
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.linux.procfs import task_use
+from cprlib.linux.procfs import task_use, use_between
 from cprlib.linux.topology import STATION
 from cprlib.traffic.flow import Flow
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S, Listener, Probes
@@ -173,11 +173,9 @@ def _watch_period(pid: int, agent: AgentConnection) -> IdleLoad:
     seen, began = agent.network().nic(), time.monotonic()
     first = task_use(pid)
     time.sleep(REST_S)  # the measurement itself
-    last, seconds = task_use(pid), time.monotonic() - began
+    used, seconds = use_between(first, task_use(pid)), time.monotonic() - began
     interrupts = notifications(agent.network().nic()).interrupts - notifications(seen).interrupts
-    return IdleLoad(
-        (last.run_ns - first.run_ns) / seconds / 1e9, (last.switches - first.switches) / seconds, interrupts / seconds
-    )
+    return IdleLoad(used.run_ns / seconds / 1e9, used.switches / seconds, interrupts / seconds)
 
 
 def idle_checks(before: IdleLoad, after: IdleLoad) -> Iterator[Check]:

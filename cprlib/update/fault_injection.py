@@ -339,13 +339,17 @@ class FaultInjection(UpdateHook):
 
     def _pause(self, victim: Machine, other: Machine) -> None:
         """Stop a process, let the other QEMU run as far as it can, and continue the process."""
+
+        def used_ns() -> tuple[int, int]:
+            return sum(used.run_ns for used in task_use(other.pid).values()), sys.maxsize
+
         os.kill(victim.pid, signal.SIGSTOP)
-        self._release()
-        # no event says that a process waits for the other one
-        wait_while_rising(
-            lambda: (task_use(other.pid).run_ns, sys.maxsize), quiet_s=AT_REST_S, latest_s=PAUSE_S, interval=REST_POLL_S
-        )
-        os.kill(victim.pid, signal.SIGCONT)
+        try:
+            self._release()
+            # no event says that a process waits for the other one
+            wait_while_rising(used_ns, quiet_s=AT_REST_S, latest_s=PAUSE_S, interval=REST_POLL_S)
+        finally:
+            os.kill(victim.pid, signal.SIGCONT)
 
 
 def _has_stopped(source: Machine, since_ns: int) -> bool:

@@ -6,13 +6,15 @@ import contextlib
 import ctypes
 import os
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from cprlib.linux import procfs as workers
-from cprlib.linux.procfs import is_listening, vhost_workers, wait_workers_ended
+from cprlib.linux.procfs import is_listening, task_use, use_between, vhost_workers, wait_workers_ended
 
 PR_SET_NAME = 15
 
@@ -55,6 +57,64 @@ def test_a_worker_that_does_not_end_remains(worker: threading.Event, monkeypatch
     wait_workers_ended(os.getpid(), kept=1)
     assert len(vhost_workers(os.getpid())) == 1
     worker.set()
+
+
+def burn(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_a_thread_that_ends_takes_nothing_from_the_use_of_the_others() -> None:
+    burnt, end = threading.Event(), threading.Event()
+
+    def run() -> None:
+        burn(0.3)
+        burnt.set()
+        end.wait()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    burnt.wait()
+    before = task_use(os.getpid())
+    assert sum(item.run_ns for item in before.values()) >= 300_000_000
+    end.set()
+    thread.join()
+    burn(0.05)
+    used = use_between(before, task_use(os.getpid()))
+    assert 50_000_000 <= used.run_ns < 200_000_000
+    assert used.switches >= 0
+
+
+def test_a_thread_that_begins_counts_as_a_whole() -> None:
+    before = task_use(os.getpid())
+    burnt, end = threading.Event(), threading.Event()
+
+    def run() -> None:
+        burn(0.1)
+        burnt.set()
+        end.wait()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    burnt.wait()
+    used = use_between(before, task_use(os.getpid()))
+    end.set()
+    thread.join()
+    assert used.run_ns >= 100_000_000
+
+
+def test_a_process_that_is_gone_uses_nothing() -> None:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    assert task_use(process.pid) == {}
+
+
+def test_a_process_that_ends_meanwhile_has_no_vhost_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    monkeypatch.setattr("pathlib.Path.is_dir", lambda _: True)  # it was there a moment ago
+    assert vhost_workers(process.pid) == ()
 
 
 def test_a_socket_listens_while_it_has_connections() -> None:

@@ -13,7 +13,7 @@ from cprlib.deadline import Deadline
 from cprlib.evidence.records import Outcome
 from cprlib.guest.agent import AgentConnection
 from cprlib.linux.namespace import NetworkNamespace
-from cprlib.linux.procfs import task_use
+from cprlib.linux.procfs import task_use, use_between
 from cprlib.testing import idle_nic
 from cprlib.testing.idle_nic import (
     Delays,
@@ -144,6 +144,6 @@ def test_processor_time_of_a_process_rises() -> None:
 
     def risen() -> bool:  # the kernel counts at its ticks
         sum(range(300_000))
-        return task_use(os.getpid()).run_ns > first.run_ns
+        return use_between(first, task_use(os.getpid())).run_ns > 0
 
     assert Deadline(10, "the processor time to rise").poll(risen, 0)

@@ -22,6 +22,7 @@ from cprlib.guest.replies import (
     SenderStream,
     TcpResult,
     ToggleResult,
+    invalid_answer,
 )
 
 REPEAT_S = 2.0  # without an answer for this long, an idempotent request is sent again
@@ -178,7 +179,10 @@ class AgentConnection:
         """
 
         def finished() -> TcpResult | None:
-            result = self.tcp()[connection]
+            results = self.tcp()
+            if connection >= len(results):
+                raise invalid_answer("tcp", f"it has no connection {connection}")
+            result = results[connection]
             return result if result.state in ("done", "failed") else None
 
         return deadline.poll(finished, 0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
@@ -64,12 +65,12 @@ class Reply:
 
     def invalid(self, key: str) -> InstrumentError:
         """The error for a member with a value that makes no sense."""
-        return invalid_answer(self.command, f"its {key[:80]!r} is {self.members.get(key)!r:.80}")
+        return invalid_answer(self.command, f"its {key[:80]!r} is {reprlib.repr(self.members.get(key))}")
 
     def _convert(self, kind: Any, value: object, key: str) -> Any:
         try:
             return decode(kind, _all_printable(value))
-        except BadValue as error:
+        except (BadValue, RecursionError) as error:
             raise invalid_answer(self.command, f"{key}: {error}" if key else str(error)) from error
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited
+from cprlib.errors import Awaited, InstrumentError
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import STARVED
 from cprlib.guest.files import GuestFile
@@ -73,21 +73,30 @@ def read_guest_state(agent: AgentConnection) -> Mapping[str, str]:
     :raises GuestFailed, DeadlineExceeded: the guest died or does not answer.
     :raises InstrumentError: invalid answer.
     """
-    files = agent.files(PATTERNS)
-    if not _settled(files):
-        settling = Deadline(SETTLE_S, "the guest's addresses and clock to settle", Awaited.GUEST)
-
-        def settled() -> bool:
-            return settling.expired or _settled(agent.files(SETTLING))
-
-        Deadline(ALL_S, settling.purpose, Awaited.GUEST).poll(settled, POLL_S)
-        files = agent.files(PATTERNS)
-    values: dict[str, str] = {}
-    for nic in agent.network().nics:
-        values |= {f"nic/{nic.name}/{name}": value for name, value in _nic(nic)}
-    for path, file in files.items():
-        values.update(_file(path, file))
+    try:
+        files = _settled_files(agent)
+        values: dict[str, str] = {}
+        for nic in agent.network().nics:
+            values |= {f"nic/{nic.name}/{name}": value for name, value in _nic(nic)}
+        for path, file in files.items():
+            values.update(_file(path, file))
+    except ValueError as error:  # a guest may write anything where a number belongs
+        raise InstrumentError("read the guest's state", str(error)) from error
     return values
+
+
+def _settled_files(agent: AgentConnection) -> Mapping[str, GuestFile]:
+    """The files of :data:`PATTERNS` when the guest has settled, or its time for that is over."""
+    files = agent.files(PATTERNS)
+    if _settled(files):
+        return files
+    settling = Deadline(SETTLE_S, "the guest's addresses and clock to settle", Awaited.GUEST)
+
+    def settled() -> bool:
+        return settling.expired or _settled(agent.files(SETTLING))
+
+    Deadline(ALL_S, settling.purpose, Awaited.GUEST).poll(settled, POLL_S)
+    return agent.files(PATTERNS)
 
 
 def _settled(files: Mapping[str, GuestFile]) -> bool:
@@ -176,7 +185,7 @@ def _file(path: str, file: GuestFile) -> Iterator[tuple[str, str]]:
 
 def total_memory_kib(file: GuestFile) -> int | None:
     """MemTotal of /proc/meminfo (proc_meminfo(5)); None when the file does not have it."""
-    found = re.search(r"^MemTotal:\s+(\d+) kB$", file.text, re.M)
+    found = re.search(r"^MemTotal:\s+(\d{1,15}) kB$", file.text, re.M)
     return int(found[1]) if found else None
 
 

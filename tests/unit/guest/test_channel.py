@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded, GuestFailed, InstrumentError
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.channel import AgentChannel
@@ -69,6 +70,11 @@ def test_a_line_without_end_is_bounded() -> None:
         (lambda name: f'\n{{"id":"{name}",invalid\n'.encode(), InstrumentError),
         (lambda name: f'\n{{"id":"{name}","ok":1}}\n'.encode(), InstrumentError),
         (lambda name: f'\n{{"id":"{name}","x":'.encode() + b"[" * 100_000 + b"\n", InstrumentError),
+        (lambda name: f'\n{{"id":"{name}","ok":'.encode() + b"[" * 450 + b"]" * 450 + b"}\n", InstrumentError),
+        (
+            lambda name: f'\n{{"id":"{name}","ok":true,"payload":'.encode() + b"[" * 450 + b"]" * 450 + b"}\n",
+            InstrumentError,
+        ),
         (lambda name: f'\n{{"id":"{name}","ok":true,"payload":-1,"crc32":0}}\n'.encode(), InstrumentError),
         (lambda name: f'\n{{"id":"{name}","ok":true,"payload":99999999999,"crc32":0}}\n'.encode(), InstrumentError),
         (lambda name: f'\n{{"id":"{name}","ok":true,"payload":true,"crc32":0}}\n'.encode(), InstrumentError),
@@ -167,6 +173,26 @@ def test_a_log_of_single_records_is_refused() -> None:
     with ours, pytest.raises(InstrumentError, match="'records' is 1"):
         AgentConnection(ours).reflector_log()
     guest.join()
+
+
+def test_a_guest_that_forgot_a_connection_is_an_instrument_error() -> None:
+    ours, theirs = socket.socketpair()
+    guest = threading.Thread(target=serve, args=(theirs, lambda name: answer(name, ',"connections":[]')))
+    guest.start()
+    with ours, pytest.raises(InstrumentError, match="no connection 0"):
+        AgentConnection(ours).finished_tcp(0, Deadline(10, "the end"))
+    guest.join()
+
+
+@pytest.mark.parametrize("depth", [300, 450, 900])
+def test_an_answer_of_any_depth_is_an_instrument_error(depth: int) -> None:
+    value: list[object] = []
+    for _ in range(depth):
+        value = [value]
+    reply = Reply({"nics": value, "stack": {}}, "netinfo")
+    with pytest.raises(InstrumentError):
+        reply.read(NetInfo)
+    assert isinstance(reply.invalid("nics"), InstrumentError)
 
 
 def test_a_closed_channel_is_a_failure_of_the_guest() -> None:

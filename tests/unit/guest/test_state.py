@@ -17,7 +17,7 @@ from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.guest.files import GuestFile, parse_files
 from cprlib.guest.replies import Reply
-from cprlib.guest.state import read_guest_state
+from cprlib.guest.state import read_guest_state, total_memory_kib
 
 from .conftest import NativeAgent
 
@@ -138,6 +138,27 @@ def test_malformed_files_are_no_error(path: str, text: str) -> None:
     values = state_of({"/sys/class/net/eth0/mtu": "1500", path: text})
     assert all(isinstance(value, str) for value in values.values())
     assert not any("\x1b" in item for pair in values.items() for item in pair)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/dev/cpu/0/msr@zz", "1"),
+        ("/proc/net/arp", "h\na b 0xzz d e f"),
+        ("/proc/sys/kernel/tainted", "9" * 5000),
+        ("/dev/kmsg", "9" * 5000 + ",1,1,-;x"),
+        ("/sys/class/net/eth0/carrier", "007"),
+    ],
+)
+def test_numbers_that_are_none_are_an_instrument_error(path: str, text: str) -> None:
+    with pytest.raises(InstrumentError, match=r"invalid literal|Exceeds the limit"):
+        state_of({"/sys/class/net/eth0/mtu": "1500", path: text})
+
+
+@pytest.mark.fast
+def test_a_memory_of_too_many_digits_is_unknown() -> None:
+    assert total_memory_kib(GuestFile(b"MemTotal: " + b"9" * 5000 + b" kB\n")) is None
 
 
 @pytest.mark.fast

@@ -91,7 +91,8 @@ static void report_multicast(struct output *out, const char *device)
  * "  25:  7  0  PCI-MSIX-0000:00:02.0  1-edge  virtio0-input.0". Without MSI-X the name is "virtio0". */
 static void report_interrupts(struct output *out, const char *device)
 {
-    char path[PATH], line[LINE], target[PATH];
+    char path[PATH], target[PATH], *line = NULL; /* with a column for each processor */
+    size_t room = 0;
     ssize_t length;
     FILE *file;
 
@@ -100,7 +101,7 @@ static void report_interrupts(struct output *out, const char *device)
     length = readlink(path, target, sizeof(target) - 1);
     target[length > 0 ? length : 0] = '\0';
     file = length > 0 ? fopen("/proc/interrupts", "re") : NULL;
-    while (file && fgets(line, sizeof(line), file)) {
+    while (file && getline(&line, &room, file) >= 0) {
         const char *virtio = strrchr(target, '/');
         char *name, *at = strchr(line, ':'), *end;
         uint64_t sum = 0;
@@ -122,6 +123,7 @@ static void report_interrupts(struct output *out, const char *device)
         }
         json_count(out, *name ? name + 1 : "shared", sum);
     }
+    free(line);
     if (file)
         fclose(file);
     json_close(out, '}');

@@ -43,6 +43,7 @@ BAD = {
     "ratte=1000": "no such parameter",
     "rate": "not NAME=VALUE",
     "vcpus=0": "above 0",
+    "vcpus=33": "1 to 32",
     "mtu=9001": "1280 to 9000",
     "nic.host_mtu=much": "1280 to 9000",
     "nic.=on": "not NAME=VALUE",

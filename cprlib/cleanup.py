@@ -63,11 +63,11 @@ class CleanupProcess:
             process.kill()
             process.wait()
 
-    def _register(self, line: str) -> None:
+    def _register(self, entry: str) -> None:
         if self._process is None or self._process.stdin is None:
             raise EnvironmentFailure("register a clean-up", "the cleanup process is not open")
         with contextlib.suppress(BrokenPipeError):  # the cleanup process was killed
-            self._process.stdin.write(os.fsencode(line) + b"\n")
+            self._process.stdin.write(os.fsencode(entry) + b"\0")
             self._process.stdin.flush()
 
     def folder(self, prefix: str = "cprlib-", base: Path | None = None) -> Path:

@@ -1,8 +1,9 @@
 """The cleanup process of :mod:`cprlib.cleanup`: waits for the end of its owner, then removes what was registered.
 
-Run as ``python -I -S cleanup_process.py PIDFD``. Each line on standard input registers one thing: ``group N`` (a
-process group to kill, instead of the one before; 0 for none), ``folder PATH`` (a folder to remove with its content),
-``instance PATH`` (a folder of tracefs, for rmdir). It acts when the owner of the pidfd has ended or closes the pipe.
+Run as ``python -I -S cleanup_process.py PIDFD``. Each entry on standard input, which ends with a NUL, registers one
+thing: ``group N`` (a process group to kill, instead of the one before; 0 for none), ``folder PATH`` (a folder to remove
+with its content), ``instance PATH`` (a folder of tracefs, for rmdir). It acts when the owner of the pidfd has ended or
+closes the pipe.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ PAUSE_S = 0.02
 
 
 def read_requests(owner: int) -> list[str]:
-    """All lines until the owner has ended or closes the pipe."""
+    """All whole entries until the owner has ended or closes the pipe."""
     poll = select.poll()
     poll.register(owner, select.POLLIN)
     poll.register(0, select.POLLIN)
@@ -34,21 +35,21 @@ def read_requests(owner: int) -> list[str]:
             while data := os.read(0, 4096):
                 text += data
             ended = True  # the end of the pipe
-    return text.decode("utf-8", "surrogateescape").splitlines()
+    return [os.fsdecode(entry) for entry in text.split(b"\0")[:-1]]
 
 
-def kill_group(lines: list[str]) -> None:
+def kill_group(entries: list[str]) -> None:
     """Kill the process group that was registered last, unless that was 0."""
-    groups = [int(line.partition(" ")[2]) for line in lines if line.startswith("group ")]
+    groups = [int(entry.partition(" ")[2]) for entry in entries if entry.startswith("group ")]
     if groups and groups[-1] > 1:
         with contextlib.suppress(OSError):
             os.killpg(groups[-1], signal.SIGKILL)
 
 
-def remove(lines: list[str]) -> None:
+def remove(entries: list[str]) -> None:
     """Remove folders, repeatedly while processes still write into them."""
     end = time.monotonic() + REMOVE_S
-    left = [line.partition(" ") for line in lines if not line.startswith("group ")]
+    left = [entry.partition(" ") for entry in entries if not entry.startswith("group ")]
     while left and time.monotonic() < end:
         for kind, _, path in left:
             if kind == "folder":
@@ -66,9 +67,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # only the owner's end ends this process
     os.chdir("/")
-    lines = read_requests(int(sys.argv[1]))
-    kill_group(lines)
-    remove(lines)
+    entries = read_requests(int(sys.argv[1]))
+    kill_group(entries)
+    remove(entries)
 
 
 if __name__ == "__main__":

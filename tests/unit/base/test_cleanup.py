@@ -57,6 +57,27 @@ def test_a_killed_owner_leaves_neither_folder_nor_group_nor_instance(tmp_path: P
     Deadline(10, "the group to end").poll(lambda: not alive(child))
 
 
+@pytest.mark.parametrize("character", ["\n", "\v", "\f", "\x85", "\u2028", "\udcff"])
+def test_a_folder_with_any_name_is_removed_and_no_other_one(tmp_path: Path, character: str) -> None:
+    (tmp_path / "data").mkdir()
+    strange = tmp_path / f"data{character}folder x"
+    strange.mkdir()
+    with CleanupProcess() as cleanup:
+        made = cleanup.folder(base=strange)
+    assert gone(made)
+    assert (tmp_path / "data").is_dir()
+
+
+def test_a_request_that_was_cut_off_is_no_request(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with CleanupProcess() as cleanup:
+        assert cleanup._process
+        assert cleanup._process.stdin
+        cleanup._process.stdin.write(f"folder {folder}".encode())
+    assert folder.is_dir()
+
+
 def test_a_group_that_was_unregistered_survives(tmp_path: Path) -> None:
     child = killed_owner(tmp_path, "cleanup.group(0)")
     try:

@@ -18,7 +18,7 @@ from cprlib.cleanup import CleanupProcess
 from cprlib.errors import EnvironmentFailure
 
 TRACEFS = Path("/sys/kernel/tracing")
-BUFFER_KIB = 8192  # per processor; an event takes about 60 bytes
+BUFFER_KIB, LEAST_KIB, ALL_KIB = 8192, 512, 65536  # of a processor, and of all; an event takes about 60 bytes
 _LINE = re.compile(
     r"^\s*(?P<comm>.+)-(?P<task>\d+)\s+\[\d+\]\s+(?:\S+\s+)?"
     r"(?P<seconds>\d+)\.(?P<micros>\d{6}): (?P<event>\w+): (?P<text>.*)$"
@@ -106,7 +106,8 @@ class Tracepoints:
             self._stack.enter_context(CleanupProcess()).instance(self._instance)
         self._instance.mkdir()
         (self._instance / "trace_clock").write_text("mono")
-        (self._instance / "buffer_size_kb").write_text(str(BUFFER_KIB))
+        share = max(LEAST_KIB, min(BUFFER_KIB, ALL_KIB // (os.cpu_count() or 1)))
+        (self._instance / "buffer_size_kb").write_text(str(share))  # for each processor
         for event, wanted in self._filters.items():
             folder = self._instance / "events" / event
             try:

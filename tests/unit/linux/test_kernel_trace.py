@@ -110,6 +110,15 @@ def test_older_kernel_still_reports_workers(trace: KernelTrace) -> None:
     assert report.of(Act.WORKER_MADE)
 
 
+@pytest.mark.parametrize(("processors", "kib"), [(1, 8192), (8, 8192), (64, 1024), (1024, 512), (None, 8192)])
+def test_many_processors_share_the_memory_of_a_trace(
+    trace: KernelTrace, monkeypatch: pytest.MonkeyPatch, processors: int | None, kib: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: processors)
+    with trace:
+        assert (trace._instance / "buffer_size_kb").read_text() == str(kib)
+
+
 def test_a_trace_that_lost_events_reports_none(trace: KernelTrace) -> None:
     with trace:
         (trace._instance / "trace").write_text(LINES)

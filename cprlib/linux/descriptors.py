@@ -166,9 +166,9 @@ def pair_tables(
     for kind in kinds:
         candidates = target.of_kind(kind)
         for row in source.of_kind(kind):
+            ordered = sorted(candidates, key=lambda other: other.number in partners)  # duplicates one by one
             match = next(
-                (other for other in candidates if same_open_file(source.pid, row.number, target.pid, other.number)),
-                None,
+                (other for other in ordered if same_open_file(source.pid, row.number, target.pid, other.number)), None
             )
             if match:
                 partners.add(match.number)

@@ -70,6 +70,20 @@ def test_unpaired_rows_of_both_sides_are_listed() -> None:
         os.close(other)
 
 
+def test_equal_duplicates_are_paired_one_by_one() -> None:
+    first = os.open(os.devnull, os.O_RDONLY)
+    second = os.dup(first)
+    try:
+        rows = tuple(parse_descriptor(number, "/dev/net/tun", 0, 0, "flags:\t02\n") for number in (first, second))
+        both, one = DescriptorTable(os.getpid(), rows), DescriptorTable(os.getpid(), rows[:1])
+        assert [item.paired for item in pair_tables(both, both)] == [True, True]
+        assert [item.paired for item in pair_tables(one, both)] == [True, False]
+        assert [item.paired for item in pair_tables(both, one)] == [True, True]  # a copy in the source is no loss
+    finally:
+        os.close(first)
+        os.close(second)
+
+
 def test_own_table_counts_kinds() -> None:
     reader, writer = os.pipe()
     try:

@@ -38,6 +38,7 @@ _ALLOW, _ASK = 0x7FFF0000, 0x7FC00000  # SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOT
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND
 _NOTIFICATION = struct.Struct("QIIiIQ6Q")  # struct seccomp_notif with struct seccomp_data
 _ANSWER = struct.Struct("QqiI")  # struct seccomp_notif_resp
+_DESCRIPTOR = struct.Struct("i")  # in SCM_RIGHTS, unix(7)
 _CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
 _WRITE, _SIZE_SHIFT, _SIZE_MASK = 0x40000000, 16, 0x3FFF  # of a request of ioctl(2), asm-generic/ioctl.h
 
@@ -68,7 +69,8 @@ class MadeCall:
     """A system call of a program that was not made to fail.
 
     :param pid: the process that made it.
-    :param data: what a request of ioctl(2) gives the kernel in memory, by the size in the request; else empty.
+    :param data: what a request of ioctl(2) gives the kernel in memory, by the size in the request; else empty, also
+        where there is no memory.
     :param descriptor_open: whether the first argument is a descriptor that is open.
     """
 
@@ -212,11 +214,14 @@ class SupervisedCalls:
         return 0
 
     def _keep(self, thread: int, number: int, arguments: Sequence[int]) -> None:
-        with contextlib.suppress(OSError):  # the program was killed, or the kernel will refuse the address
-            data, process = _data_of(thread, number, arguments), status_field(thread, "Tgid")
-            is_open = os.path.lexists(f"/proc/{thread}/fd/{arguments[0]}")
-            with self._lock:
-                self._made.append(MadeCall(int(process or thread), number, tuple(arguments), data, is_open))
+        try:
+            data = _data_of(thread, number, arguments)
+        except (OSError, OverflowError):  # the program was killed, or the kernel will refuse the address
+            data = b""
+        process = status_field(thread, "Tgid")
+        is_open = os.path.lexists(f"/proc/{thread}/fd/{arguments[0]}")
+        with self._lock:
+            self._made.append(MadeCall(int(process or thread), number, tuple(arguments), data, is_open))
 
     def _supervise(self) -> None:
         poll = select.poll()
@@ -240,10 +245,11 @@ class SupervisedCalls:
         """The listener of a new program, which continues then; none when it has died before it sent one."""
         connection, _ = self._server.accept()
         with connection:
-            _, listeners, _, _ = socket.recv_fds(connection, 1, 1)
+            # not socket.recv_fds(), which ignores its flags in Python 3.11
+            _, rights, _, _ = connection.recvmsg(1, socket.CMSG_LEN(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC)
             with contextlib.suppress(ConnectionError):  # it has died meanwhile
                 connection.sendall(b"!")
-        return listeners
+        return [_DESCRIPTOR.unpack(data)[0] for _, _, data in rights]
 
     def _answer(self, listener: int) -> None:
         notification = bytearray(_NOTIFICATION.size)
@@ -293,7 +299,7 @@ def main(arguments: Sequence[str]) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         listener = filter_system_calls(filter_program(calls))
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", listener))
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(listener))
         connection.sendmsg([b"!"], [rights], socket.MSG_NOSIGNAL)  # a flag that no supervised call has
         connection.recv(1)
     os.execvp(command[0], list(command))  # noqa: S606 - no shell

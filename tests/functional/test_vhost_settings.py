@@ -68,6 +68,8 @@ def vhost_settings(calls: Iterable[MadeCall], pid: int) -> dict[str, str]:
             continue
         if request in OWNER:
             made[descriptor] = {}
+        elif not call.data:  # at no address, so that the kernel has refused it
+            continue
         elif request == ioctls.VHOST_SET_FEATURES_ARRAY:  # newer QEMUs, before or instead of VHOST_SET_FEATURES
             made[descriptor][OF_DEVICE[ioctls.VHOST_SET_FEATURES]] = call.data[:7:-1].hex()
         elif request in OF_DEVICE:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
 import struct
 import subprocess
@@ -89,7 +91,7 @@ for given in (struct.pack("i", 7), 16):  # 16 is no address
         calls.arm(FailingCall(GET_FLAGS))
         pid, *refused = run(calls, program)
         run(calls)
-        sent, *others = calls.made
+        sent, unreadable, *others = calls.made
     assert refused == [str(errno.ENOTTY)] * 2
     assert (sent.pid, sent.number, sent.arguments[:2], sent.data) == (
         int(pid),
@@ -97,7 +99,34 @@ for given in (struct.pack("i", 7), 16):  # 16 is no address
         (0, SET_SEND_BUFFER.value),
         struct.pack("i", 7),
     )
+    assert (unreadable.pid, unreadable.number, unreadable.arguments[2], unreadable.data) == (int(pid), IOCTL, 16, b"")
     assert [(call.number, call.data) for call in others] == [(FCNTL, b"")] * 2  # the first of three failed
+
+
+def test_an_address_that_no_file_offset_can_be_ends_no_supervision() -> None:
+    program = f"""
+import ctypes
+for _ in range(2):
+    print(ctypes.CDLL(None).ioctl(0, ctypes.c_ulong({SET_SEND_BUFFER.value}), ctypes.c_ulong(1 << 63)))
+"""
+    with SupervisedCalls([SET_SEND_BUFFER], record=True) as calls:
+        assert run(calls, program) == ["-1", "-1"]
+        assert [call.data for call in calls.made] == [b"", b""]
+
+
+def test_the_supervision_is_not_inherited_by_other_programs() -> None:
+    inherited: list[str] = []
+
+    def look() -> None:
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.get_inheritable(int(name)):
+                    inherited.append(os.readlink(f"/proc/self/fd/{name}"))
+
+    with SupervisedCalls([GET_FLAGS]) as calls:
+        calls.before_next(GET_FLAGS, look)
+        run(calls)
+    assert not [link for link in inherited if "seccomp" in link]
 
 
 def test_features_array_is_recorded_with_all_its_words() -> None:

@@ -6,16 +6,16 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cprlib.errors import InstrumentError
 
 CLONE_NEWNET, CLONE_NEWUSER = 0x40000000, 0x10000000  # linux/sched.h
 KCMP_FILE = 0  # linux/kcmp.h
-KCMP_NUMBERS = {"x86_64": 312, "aarch64": 272, "riscv64": 272}  # asm/unistd.h
+KCMP_NUMBERS = {"x86_64": 312}  # by machine, asm/unistd.h
 PIDFD_GETFD_NUMBER = 438  # asm-generic/unistd.h, the same on every architecture
 PR_SET_TIMERSLACK, PR_SET_NO_NEW_PRIVS = 29, 38  # linux/prctl.h
-SECCOMP_NUMBERS = {"x86_64": 317, "aarch64": 277, "riscv64": 277}  # asm/unistd.h
+SECCOMP_NUMBERS = {"x86_64": 317}  # asm/unistd.h
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = 1, 8  # linux/seccomp.h
 FSOPEN_NUMBER, FSCONFIG_NUMBER, FSMOUNT_NUMBER = 430, 431, 432  # asm-generic/unistd.h, the same everywhere
 FSOPEN_CLOEXEC, FSCONFIG_CMD_CREATE, FSMOUNT_CLOEXEC = 1, 6, 1  # linux/mount.h
@@ -38,6 +38,13 @@ def _call(name: str, *arguments: int) -> int:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
+
+
+def _number(numbers: Mapping[str, int], name: str, tried: str) -> int:
+    machine = os.uname().machine
+    if machine not in numbers:
+        raise InstrumentError(tried, f"the system call number of {name}(2) on {machine} is not known to cprlib")
+    return numbers[machine]
 
 
 def unshare_network(*, user: bool = False) -> None:
@@ -63,11 +70,9 @@ def same_open_file(pid: int, number: int, other_pid: int, other_number: int) -> 
     :raises InstrumentError: the kernel gave no answer, which never means "different".
     """
     tried = f"compare descriptor {number} of process {pid} with {other_number} of {other_pid}"
-    machine = os.uname().machine
-    if machine not in KCMP_NUMBERS:
-        raise InstrumentError(tried, f"the system call number of kcmp(2) on {machine} is not known to cprlib")
+    system_call = _number(KCMP_NUMBERS, "kcmp", tried)
     try:
-        return _call("syscall", KCMP_NUMBERS[machine], pid, other_pid, KCMP_FILE, number, other_number) == 0
+        return _call("syscall", system_call, pid, other_pid, KCMP_FILE, number, other_number) == 0
     except OSError as error:
         advice = {
             errno.ENOSYS: "this kernel lacks CONFIG_KCMP: use the lab",
@@ -160,12 +165,13 @@ def filter_system_calls(program: bytes) -> int:
 
     :param program: instructions of classic BPF, struct sock_filter each (linux/filter.h).
     :returns: the listener for calls that the filter answers with SECCOMP_RET_USER_NOTIF; closed at exec.
+    :raises InstrumentError: the machine is none of those that cprlib knows.
     :raises OSError: the kernel refused.
     """
+    number = _number(SECCOMP_NUMBERS, "seccomp", "install a seccomp filter")
     instructions = ctypes.create_string_buffer(program, len(program))
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(instructions))  # struct sock_fprog
     whole = ctypes.create_string_buffer(header, len(header))
     _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    number = SECCOMP_NUMBERS[os.uname().machine]
     operation = (SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER)
     return _call("syscall", number, *operation, ctypes.addressof(whole))

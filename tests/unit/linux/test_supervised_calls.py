@@ -9,10 +9,14 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
+from cprlib.errors import InstrumentError
 from cprlib.linux import ioctls
+from cprlib.linux.libc import filter_system_calls, same_open_file
 from cprlib.linux.supervised_calls import CLOSE, FCNTL, IOCTL, FailingCall, SupervisedCalls, SystemCall, filter_program
 
 F_GETFL = 3
@@ -147,3 +151,12 @@ def test_record_says_whether_a_descriptor_was_open() -> None:
         run(calls, "import contextlib, os\nos.close(0)\nwith contextlib.suppress(OSError):\n    os.close(0)\n")
         made = [call.descriptor_open for call in calls.made if call.arguments[0] == 0]
     assert made[-2:] == [True, False]
+
+
+@pytest.mark.parametrize("call", [lambda: filter_system_calls(b""), lambda: same_open_file(1, 0, 1, 0)])
+def test_system_calls_of_another_processor_are_not_known(
+    call: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine="aarch64"))
+    with pytest.raises(InstrumentError, match="on aarch64 is not known"):
+        call()

@@ -198,10 +198,10 @@ def _safe_members(archive: tarfile.TarFile, folder: Path) -> Iterator[tarfile.Ta
 def _unpack(results: IO[bytes], folder: Path) -> None:
     """Extract the received archive into the results folder.
 
-    :raises LabFailure: the archive is incomplete, or has a name outside the folder.
+    :raises LabFailure: there is no archive, it is incomplete, or it has a name outside the folder.
     """
     if results.tell() == 0:
-        return
+        raise LabFailure("fetch the results of a lab", "the lab has sent none")
     results.seek(0)
     try:
         with tarfile.open(fileobj=results, mode="r:") as archive:

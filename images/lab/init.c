@@ -130,6 +130,15 @@ static int open_raw(const char *path)
 	return fd;
 }
 
+static void add_word(char **words, int *count, char *word)
+{
+	if (*count == MOST) {
+		errno = E2BIG;
+		broken("read the job, " JOB);
+	}
+	words[(*count)++] = word;
+}
+
 static void read_job(void)
 {
 	size_t size = 0, room = 1 << 16;
@@ -155,12 +164,10 @@ static void read_job(void)
 
 		switch (*token) {
 		case 'A':
-			if (job.argument_count < MOST)
-				job.arguments[job.argument_count++] = value;
+			add_word(job.arguments, &job.argument_count, value);
 			break;
 		case 'E':
-			if (job.environment_count < MOST)
-				job.environment[job.environment_count++] = value;
+			add_word(job.environment, &job.environment_count, value);
 			break;
 		case 'C': job.cwd = value; break;
 		case 'X': job.random = value; break;
@@ -436,13 +443,17 @@ static void send_results(void)
 	struct pollfd answer = { .fd = control, .events = POLLIN };
 	long long bytes = 0;
 	static char buffer[1 << 16];
+	int status;
 	ssize_t got;
 
-	if (!job.target || port < 0 || pipe2(archive, O_CLOEXEC) < 0) {
+	if (!job.target) {
 		tell("results 0");
 		return;
 	}
+	must(port, "open the channel of the results");
+	must(pipe2(archive, O_CLOEXEC), "make a pipe");
 	pid_t tar = fork();
+	must(tar, "fork");
 	if (tar == 0) {
 		dup2(archive[1], 1);
 		execlp("tar", "tar", "-C", job.target, "-cf", "-", ".", NULL);
@@ -453,6 +464,11 @@ static void send_results(void)
 		for (ssize_t done = 0, put; done < got; done += put, bytes += put)
 			if ((put = write(port, buffer + done, got - done)) < 0)
 				broken("send the results");
+	must(waitpid(tar, &status, 0), "wait for tar");
+	if (!WIFEXITED(status) || WEXITSTATUS(status) > 1) { /* 1: a file has changed meanwhile */
+		errno = EIO;
+		broken("pack the results");
+	}
 	tell("results %lld", bytes);
 	poll(&answer, 1, 60000);
 }

@@ -39,6 +39,11 @@ def test_results_cannot_leave_their_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [results]
 
 
+def test_a_lab_that_sends_no_results_has_failed(tmp_path: Path) -> None:
+    with pytest.raises(LabFailure, match="the lab has sent none"):
+        attempt("nothing", tmp_path)
+
+
 def test_virtual_machine_that_dies_is_a_lost_lab(tmp_path: Path) -> None:
     with pytest.raises(LabLost, match="died under its command"):
         attempt("die", tmp_path)

@@ -13,7 +13,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, InstrumentError
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import STARVED
-from cprlib.guest.files import GuestFile
+from cprlib.guest.files import LONGEST_FILE, GuestFile
 from cprlib.guest.replies import NicInfo
 
 VIRTIO = "/sys/bus/virtio/devices/"
@@ -51,6 +51,7 @@ SETTLING = (f"{NET}[!l]*/{{carrier,mtu}}", "/proc/net/if_inet6", f"{CLOCKSOURCE}
 """Files that show whether the guest has settled."""
 ERRORS = ("crc", "error", "fifo", "frame", "over", "timeout", "aborted", "heartbeat", "window", "xdp", "nohandler")
 NIC_SUBJECTS = re.compile(r"virtio|net|eth\d|clock|tsc|timer|time|irq|pci|hpet|rtc|lockup|stall|hung|bug|oops", re.I)
+LONGEST_RECORD = 8192  # bytes of a message, CONSOLE_EXT_LOG_MAX of Linux: with less room the agent reads no further
 WARNING = 4  # include/linux/kern_levels.h
 REPORT_US = 1_000_000  # messages so soon after a lockup are its report
 TAINT_SOFTLOCKUP = 1 << 14  # Linux, Documentation/admin-guide/tainted-kernels.rst
@@ -174,7 +175,7 @@ def _file(path: str, file: GuestFile) -> Iterator[tuple[str, str]]:
             value = file.text if file.error else f"{int.from_bytes(file.content, 'little'):#x}"
             yield f"msr/{number}/{REGISTERS.get(int(register.partition('@')[2], 16), register)}", value
         case ["dev", "kmsg"]:
-            yield from _messages(file.text)
+            yield from _messages(file)
         case [*_, "tainted"] if file.text.strip().isdecimal():
             yield f"{name}/0", str(int(file.text) & ~TAINT_SOFTLOCKUP)
         case ["proc", *_]:
@@ -226,15 +227,17 @@ def _static_neighbours(text: str) -> Iterator[tuple[str, str]]:
             yield f"neighbours/{words[0]}", f"{words[3]} {words[5]}"
 
 
-def _messages(text: str) -> Iterator[tuple[str, str]]:
+def _messages(log: GuestFile) -> Iterator[tuple[str, str]]:
     """Warnings of the kernel, and its messages about NICs, clocks and interrupts: their number, and the last one.
 
     The path is the message without its numbers. A processor that got no time is a check of its own
     (:func:`cprlib.evidence.guest_checks.starvation_checks`). Format: Linux, Documentation/ABI/testing/dev-kmsg.
     """
+    if len(log.content) > LONGEST_FILE - LONGEST_RECORD:
+        raise InstrumentError("read the guest's state", "its kernel's log is too long: its newest messages are lost")
     counts: Counter[str] = Counter()
     starved_us = -REPORT_US
-    for line in text.splitlines():
+    for line in log.text.splitlines():
         head, _, message = line.partition(";")
         words = head.split(",")
         level = int(words[0]) & 7 if words[0].isdecimal() else None

@@ -157,6 +157,14 @@ def test_numbers_that_are_none_are_an_instrument_error(path: str, text: str) -> 
 
 
 @pytest.mark.fast
+def test_a_log_without_its_newest_messages_says_nothing() -> None:
+    record = "6,1,0,-;nothing of interest\n"
+    assert state_of({"/dev/kmsg": record * (120_000 // len(record))}) == {}
+    with pytest.raises(InstrumentError, match="newest messages"):
+        state_of({"/dev/kmsg": record * (130_000 // len(record))})
+
+
+@pytest.mark.fast
 def test_a_memory_of_too_many_digits_is_unknown() -> None:
     assert total_memory_kib(GuestFile(b"MemTotal: " + b"9" * 5000 + b" kB\n")) is None
 

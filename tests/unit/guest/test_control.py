@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import socket
 import subprocess
 import threading
 import time
 import tty
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,30 @@ def test_log_of_many_pieces_arrives_whole(agent_program: Path) -> None:
                 pass
             log = connection.sender_log()
     assert [record.sender_sequence for record in log] == list(range(count))
+
+
+def test_slots_of_a_long_pause_are_skipped(agent_program: Path) -> None:
+    ours, theirs = socket.socketpair()
+    command = [str(agent_program), "--fd", str(theirs.fileno()), "--udp", str(free_port()), "--log", "5000"]
+    with (
+        ours,
+        theirs,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as station,
+        spawn(command, purpose="start the agent", pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL) as process,
+    ):
+        station.bind(("127.0.0.1", 0))
+        connection = AgentConnection(ours)
+        connection.start_stream("127.0.0.1", 900, port=station.getsockname()[1])
+        time.sleep(0.1)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.8)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.3)
+        connection.stop_stream(0)
+        sent_ns = [record.a_ns for record in connection.sender_log()]
+    pause_ns = max(later - earlier for earlier, later in pairwise(sent_ns))
+    skipped = (sent_ns[-1] - sent_ns[0]) * 900 / 1e9 - len(sent_ns)
+    assert skipped >= (pause_ns - 100_000_000) * 900 / 1e9 - 20
 
 
 def test_guests_stream_is_logged_in_both_directions(agent: NativeAgent) -> None:

@@ -248,7 +248,8 @@ class ToggleResult:
 class TcpResult:
     """One TCP connection of the guest.
 
-    :param role: ``source`` or ``sink``; :param state: ``connecting``, ``open``, ``done`` or ``failed``.
+    :param role: ``source`` or ``sink``.
+    :param state: ``waiting`` for a connection, ``connecting``, ``open``, ``closing``, ``done`` or ``failed``.
     :param byte_count: of content sent or received; :param crc32: of this content.
     :param longest_stall_ns: the longest time without progress between the first byte and the last.
     :param retransmissions: segments, TCP_INFO tcpi_total_retrans; :param error: errno, 0 for none.

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from cprlib.errors import InstrumentError
 from cprlib.traffic.packet_records import Reflection
 
-LAYOUT = struct.Struct("<IIQQQHHHBB")
+LAYOUT = struct.Struct("<IIQQQHHHH")
 RECORD_SIZE = LAYOUT.size
-RETRIED = 4  # RECORD_RETRIED
+RETRIED = 1  # RECORD_RETRIED
 
 
 class RecordKind(enum.IntEnum):
@@ -33,7 +33,7 @@ class PacketRecord(NamedTuple):
 
     :param session: index of the reflector's session or of the sender's stream.
     :param size: bytes of UDP payload.
-    :param flags: enum record_flag in records.h.
+    :param flags: enum record_flags in records.h.
     """
 
     sender_sequence: int
@@ -44,7 +44,6 @@ class PacketRecord(NamedTuple):
     session: int
     size: int
     flags: int
-    ttl: int
     kind: int
 
 

@@ -48,8 +48,7 @@ static void log_part(struct request *request, struct output *out)
     const struct record_log *log = !strcmp(name, "sender") ? sender_log() : reflector_log();
     uint64_t fitting = (PORT_ANSWER - HEAD_ROOM) / sizeof(struct record);
     uint64_t from = request_number(request, "from", 0, UINT32_MAX, 0);
-    uint64_t most = request_number(request, "most", 1, fitting, fitting);
-    uint64_t left = from < log->count ? log->count - from : 0, count = left < most ? left : most;
+    uint64_t left = from < log->count ? log->count - from : 0, count = left < fitting ? left : fitting;
 
     if (strcmp(name, "sender") != 0 && strcmp(name, "reflector") != 0)
         request_fail(request, "of=%.20s is neither reflector nor sender", name);

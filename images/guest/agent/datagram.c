@@ -121,7 +121,6 @@ void arrival_read(struct arrival *arrival, struct msghdr *message)
 
             memcpy(&stamp, CMSG_DATA(control), sizeof(stamp));
             arrival->time_ns = (uint64_t)stamp.tv_sec * NS_PER_S + (uint64_t)stamp.tv_nsec;
-            arrival->kernel_stamp = true;
         } else if ((level == IPPROTO_IP && type == IP_TTL) || (level == IPPROTO_IPV6 && type == IPV6_HOPLIMIT)) {
             arrival->ttl = (uint8_t)read_int(control);
         } else if (level == IPPROTO_IP && type == IP_TOS) {
@@ -136,7 +135,7 @@ void arrival_read(struct arrival *arrival, struct msghdr *message)
             arrival->has_local = true;
         }
     }
-    if (!arrival->kernel_stamp)
+    if (!arrival->time_ns)
         arrival->time_ns = realtime_ns();
 }
 

@@ -19,9 +19,8 @@ union address {
 
 /* Metadata of a received packet. */
 struct arrival {
-    uint64_t time_ns;     /* CLOCK_REALTIME */
-    bool kernel_stamp;    /* false: without a time stamp of the kernel, time_ns is the time of reading */
-    uint8_t ttl;          /* 0 when unknown */
+    uint64_t time_ns; /* CLOCK_REALTIME by the kernel, or of reading where it has no time stamp */
+    uint8_t ttl;      /* 0 when unknown */
     uint8_t traffic_class;
     union {
         struct in_pktinfo v4;

@@ -12,9 +12,7 @@ enum record_kind {
 };
 
 enum record_flags {
-    RECORD_NO_KERNEL_STAMP = 1, /* the time of arrival was taken in user space, not by the kernel */
-    RECORD_NOT_SENT = 2,        /* the answer could not be sent, see the counters */
-    RECORD_RETRIED = 4,         /* the first send was refused */
+    RECORD_RETRIED = 1, /* the first send was refused */
 };
 
 /* 40 bytes, little endian; cprlib/guest/packet_log.py has the same layout. */
@@ -27,8 +25,7 @@ struct record {
     uint16_t session; /* reflector: index of the session; sender: index of the stream */
     uint16_t size;    /* bytes of UDP payload */
     uint16_t flags;
-    uint8_t ttl;
-    uint8_t kind;
+    uint16_t kind;
 };
 _Static_assert(sizeof(struct record) == 40, "cprlib/guest/packet_log.py reads this layout");
 

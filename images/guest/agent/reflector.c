@@ -97,8 +97,8 @@ static size_t answer_control(uint8_t *buffer, int family, const struct arrival *
 }
 
 /*
- * Fill in T3 and send; a packet that the device refuses is sent again for SEND_WAIT_MS. Returns T3; `flags` has the
- * outcome. Errors other than lack of buffers are those of earlier packets, by ICMP: clear them and send again.
+ * Fill in T3 and send; a packet that the device refuses is sent again for SEND_WAIT_MS. Returns T3 of the last try.
+ * Errors other than lack of buffers are those of earlier packets, by ICMP: clear them and send again.
  */
 static uint64_t send_answer(int fd, struct msghdr *message, uint16_t *flags)
 {
@@ -109,8 +109,10 @@ static uint64_t send_answer(int fd, struct msghdr *message, uint16_t *flags)
     for (;;) {
         sent = realtime_ns();
         put_ntp(packet + STAMP_TIME, sent);
-        if (sendmsg(fd, message, MSG_DONTWAIT) >= 0)
+        if (sendmsg(fd, message, MSG_DONTWAIT) >= 0) {
+            state.reflected++;
             return sent;
+        }
         error = errno;
         *flags |= RECORD_RETRIED;
         now = monotonic_ns();
@@ -128,7 +130,6 @@ static uint64_t send_answer(int fd, struct msghdr *message, uint16_t *flags)
         }
     }
     state.send_failed++;
-    *flags |= RECORD_NOT_SENT;
     return sent;
 }
 
@@ -163,8 +164,6 @@ static void reflect(int fd, struct msghdr *message, uint8_t *packet, size_t size
         state.too_many_sessions++;
         return;
     }
-    if (!arrival.kernel_stamp)
-        flags |= RECORD_NO_KERNEL_STAMP;
     sequence = session->next_sequence++;
     sender_ns = get_ntp(packet + STAMP_TIME);
 
@@ -187,8 +186,6 @@ static void reflect(int fd, struct msghdr *message, uint8_t *packet, size_t size
         .msg_controllen = answer_control(control, peer->any.sa_family, &arrival),
     };
     sent = send_answer(fd, &answer, &flags);
-    if (!(flags & RECORD_NOT_SENT))
-        state.reflected++;
 
     record = log_next(&state.log);
     if (!record)
@@ -202,7 +199,6 @@ static void reflect(int fd, struct msghdr *message, uint8_t *packet, size_t size
     record->session = (uint16_t)(session - state.sessions);
     record->size = (uint16_t)size;
     record->flags = flags;
-    record->ttl = arrival.ttl;
 }
 
 static void reflector_ready(void *self, uint32_t events)

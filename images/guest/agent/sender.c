@@ -26,7 +26,6 @@ struct stream_settings {
     uint32_t rate;  /* packets/s */
     uint32_t count; /* packets; 0: until stopped */
     uint32_t size;  /* bytes of UDP payload */
-    uint8_t dscp;
 };
 
 struct stream {
@@ -154,8 +153,6 @@ static void take_answer(struct stream *stream, struct msghdr *message, const uin
     record->c_ns = arrival.time_ns;
     record->session = (uint16_t)(stream - state.streams);
     record->size = (uint16_t)size;
-    record->flags = arrival.kernel_stamp ? 0 : RECORD_NO_KERNEL_STAMP;
-    record->ttl = arrival.ttl;
 }
 
 static void socket_ready(void *self, uint32_t events)
@@ -180,8 +177,6 @@ static void socket_ready(void *self, uint32_t events)
 static int open_socket(struct stream *stream)
 {
     const struct stream_settings *settings = &stream->settings;
-    bool v6 = settings->destination.any.sa_family == AF_INET6;
-    int traffic_class = settings->dscp << 2;
 
     stream->socket = (struct watch){
         .fd = datagram_open(settings->destination.any.sa_family, settings->source_port),
@@ -191,9 +186,7 @@ static int open_socket(struct stream *stream)
     };
     if (stream->socket.fd < 0)
         return -1;
-    if (setsockopt(stream->socket.fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TCLASS : IP_TOS, &traffic_class,
-                   sizeof(traffic_class)) < 0 ||
-        connect(stream->socket.fd, &settings->destination.any, address_length(&settings->destination)) < 0 ||
+    if (connect(stream->socket.fd, &settings->destination.any, address_length(&settings->destination)) < 0 ||
         loop_add(&stream->socket, EPOLLIN) < 0) {
         close(stream->socket.fd);
         return -1;
@@ -209,7 +202,6 @@ void sender_start(struct request *request, struct output *out)
         .rate = (uint32_t)request_number(request, "rate", 1, 100000, 100),
         .count = (uint32_t)request_number(request, "count", 0, UINT32_MAX, 0),
         .size = (uint32_t)request_number(request, "size", STAMP_SIZE, STAMP_MAX_SIZE, STAMP_SIZE),
-        .dscp = (uint8_t)request_number(request, "dscp", 0, 63, 0),
     };
     uint16_t port = (uint16_t)request_number(request, "port", 1, 65535, STAMP_PORT);
     const char *destination = request_text(request, "destination");

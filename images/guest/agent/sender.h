@@ -12,8 +12,8 @@
 /* Open the log. Returns 0, or -1 with errno. */
 int sender_open(uint32_t log_capacity);
 struct record_log *sender_log(void);
-/* destination=A [port=N] [source_port=N] [ssid=N] [rate=packets/s] [count=N] [size=bytes] [dscp=N]: the answer has its
-   index, "stream". */
+/* destination=A [port=N] [source_port=N] [ssid=N] [rate=packets/s] [count=N] [size=bytes]: the answer has its index,
+   "stream". */
 void sender_start(struct request *request, struct output *out);
 /* stream=N: stop sending; answers are still received. */
 void sender_stop(struct request *request, struct output *out);

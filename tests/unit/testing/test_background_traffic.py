@@ -57,9 +57,9 @@ def test_a_stream_from_the_guest_is_measured_at_the_station() -> None:
 )
 def test_what_the_own_sockets_dropped_is_no_loss(missing: int, dropped: int, unlogged: int, lost: int | None) -> None:
     sent = 6
-    packets = b"".join(LAYOUT.pack(n, 0, n, 0, 0, 0, 44, 0, 0, RecordKind.SENT) for n in range(sent - unlogged))
+    packets = b"".join(LAYOUT.pack(n, 0, n, 0, 0, 0, 44, 0, RecordKind.SENT) for n in range(sent - unlogged))
     arrived = range(sent - missing)
-    answers = b"".join(LAYOUT.pack(n, n, n, 0, 0, 0, 44, 0, 0, RecordKind.ANSWER) for n in arrived)
+    answers = b"".join(LAYOUT.pack(n, n, n, 0, 0, 0, 44, 0, RecordKind.ANSWER) for n in arrived)
     agent = SimpleNamespace(sender_log=lambda: PacketLog(packets + answers, 0))
     streams: list[Stream] = []
     case = SimpleNamespace(

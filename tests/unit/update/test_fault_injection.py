@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,8 +11,9 @@ import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, QemuFailed, QmpRefused
+from cprlib.linux.procfs import status_field
 from cprlib.qemu.trace_log import TraceLog
-from cprlib.update import outcome
+from cprlib.update import fault_injection, outcome
 from cprlib.update.fault_injection import FaultInjection
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor, faults_named
 from cprlib.update.live_update import LiveUpdate
@@ -49,6 +51,18 @@ def test_a_second_migrate_has_to_be_refused(answer: QemuFailed | None, refused: 
     injection.at_phase(phase, cast("LiveUpdate", UpdateInPhase(answer)))
     assert injection.refused == refused
     assert injection.not_reached == ""  # the phase was reached, whatever the source answers
+
+
+def test_a_qemu_that_was_stopped_continues_though_the_other_one_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fault_injection, "AT_REST_S", 0.05)
+    fault = Fault("paused", Phase.TARGET_STARTED, Actor.SOURCE, Action.PAUSE, Survivor.TARGET)
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    with subprocess.Popen(["sleep", "60"]) as victim:
+        source, target = (SimpleNamespace(pid=process.pid) for process in (victim, ended))
+        FaultInjection(fault)._act(cast("LiveUpdate", SimpleNamespace(source=source, target=target)))
+        assert (status_field(victim.pid, "State") or "T")[0] in "RS"
+        victim.kill()
 
 
 def test_a_source_without_a_trace_log_has_stopped_by_its_event() -> None:

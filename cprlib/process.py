@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -86,16 +87,46 @@ def run(
         except subprocess.TimeoutExpired as error:
             raise deadline.exceeded(details=f"command: {shlex.join(command)}") from error
     if child.returncode != 0:
-        said = errors.strip() or output.strip()
-        last = said.splitlines()[-1] if said else "no output"
-        raise ProcessFailed(
-            purpose,
-            f"{command[0]}: {describe_status(child.returncode)}: {last}",
-            advice,
-            details=f"command: {shlex.join(command)}\n{tail(said)}",
-            returncode=child.returncode,
-        )
+        raise _failed(command, purpose, child.returncode, errors.strip() or output.strip(), advice)
     return str(output)
+
+
+def run_unkilled(command: Sequence[str], *, purpose: str, env: Mapping[str, str]) -> None:
+    """Run a command that must not be killed half-way, such as dpkg: it also survives the end of this process.
+
+    Its output goes to a file, because writing to a pipe without a reader would kill it.
+
+    :raises ProcessFailed: exit status other than 0; ``details`` has the command line and the output.
+    :raises EnvironmentFailure: the program does not exist.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        try:
+            child = subprocess.Popen(
+                command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a signal to our group must not reach it
+            )
+        except OSError as error:
+            raise EnvironmentFailure(purpose, str(error)) from error
+        returncode = child.wait()
+        output.seek(0)
+        said = output.read().strip()
+    if returncode != 0:
+        raise _failed(command, purpose, returncode, said)
+
+
+def _failed(command: Sequence[str], purpose: str, returncode: int, said: str, advice: str = "") -> ProcessFailed:
+    last = said.splitlines()[-1] if said else "no output"
+    return ProcessFailed(
+        purpose,
+        f"{command[0]}: {describe_status(returncode)}: {last}",
+        advice,
+        details=f"command: {shlex.join(command)}\n{tail(said)}",
+        returncode=returncode,
+    )
 
 
 @contextlib.contextmanager

@@ -111,7 +111,7 @@ def build_everything(needed: Builds, progress: Progress) -> Path:
     if work.work > 0:
         progress.note(_announcement(tasks, needed, work))
         progress.expect(work)
-    results = run_together(progress, tasks)
+    results = run_together(progress, tasks, unkilled={"Debian packages": "apt-get"})
     if work.work > 0:
         progress.expect(None)
         progress.note(f"everything is built after {seconds_text(work.elapsed)}")

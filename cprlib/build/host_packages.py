@@ -17,10 +17,10 @@ from cprlib.build.apt import apt_messages
 from cprlib.build.command import build_environment
 from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, DownloadFailed, EnvironmentFailure, MissingPackages, ProcessFailed
-from cprlib.process import run
+from cprlib.process import run, run_unkilled
 
 LISTS = Path("/var/lib/apt/lists")
-INSTALL_SECONDS = 1800.0
+APT_GET = ("apt-get", "-o", "DPkg::Lock::Timeout=300")  # seconds: a new machine runs unattended upgrades at first
 COMPILE_SECONDS = 120.0
 # A package, and a program or file that shows that it is installed.
 REQUIRED = {
@@ -148,12 +148,15 @@ def packages_to_install() -> tuple[str, ...]:
 def install_packages(missing: Sequence[str], progress: Progress) -> None:
     """Install packages by apt-get, as root.
 
+    Nothing kills apt-get, and it has no deadline: this system's dpkg would be left half-way. It ends by itself, since
+    it waits for the network and for locks with deadlines of its own.
+
     :param missing: from :func:`packages_to_install`, at least one.
     :raises MissingPackages: apt-get succeeded, and some are still missing.
     :raises DownloadFailed: apt-get failed; holds its messages.
     """
-    install = ["apt-get", "install", "--yes", "--no-install-recommends"]
-    update = ["apt-get", "update"]
+    install = [*APT_GET, "install", "--yes", "--no-install-recommends"]
+    update = [*APT_GET, "update"]
     if not _has_lists():
         _apt_get(update, "fetch Debian's package lists", progress)
     command = [*install, *missing]
@@ -172,7 +175,7 @@ def _apt_get(command: Sequence[str], purpose: str, progress: Progress, detail: s
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     with progress.step(f"{purpose} {detail}".rstrip(), expected.PACKAGES if detail else 0.0):
         try:
-            run(command, purpose=purpose, seconds=INSTALL_SECONDS, env=environment)
+            run_unkilled(command, purpose=purpose, env=environment)
         except ProcessFailed as error:
             advice = "check the network and apt's sources"
             raise DownloadFailed(purpose, apt_messages(error), advice, details=error.details) from error

@@ -48,10 +48,13 @@ class _Stoppable(Progress):
             raise _Stopped
 
 
-def run_together(progress: Progress, tasks: Mapping[str, Callable[[Progress], Any]]) -> dict[str, Any]:
+def run_together(
+    progress: Progress, tasks: Mapping[str, Callable[[Progress], Any]], *, unkilled: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Run tasks at once, each on a thread of its own.
 
     :param tasks: by name; each takes the progress to show its steps on.
+    :param unkilled: names of tasks whose program must not be killed, with the name of that program; it is waited for.
     :returns: the result of each.
     :raises BaseException: the first error of a task, or what interrupted the caller; the others are stopped.
     """
@@ -76,7 +79,11 @@ def run_together(progress: Progress, tasks: Mapping[str, Callable[[Progress], An
             results[name] = result
     except BaseException:
         stoppable.stopped = True
-        _stop(threads)
+        _stop([thread for thread in threads if thread.name not in (unkilled or {})])
+        for thread in threads:
+            if thread.is_alive() and (program := (unkilled or {}).get(thread.name)):
+                progress.note(f"waiting for {program}, which must not be killed; another Ctrl-C leaves it running")
+                thread.join()
         raise
     return results
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from cprlib.build import host_packages
+from cprlib.build import first_build, host_packages
+from cprlib.build.first_build import Builds, build_everything
 from cprlib.build.guest_image import compile_agent
 from cprlib.build.host_packages import (
     NATIVE_RUN,
@@ -15,6 +20,7 @@ from cprlib.build.host_packages import (
     missing_programs,
     require_programs,
 )
+from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, MissingPackages
 from cprlib.files import project_folder
 from cprlib.lab import doctor
@@ -97,3 +103,65 @@ def test_host_with_apt_is_left_to_the_bootstrap(tmp_path: Path, monkeypatch: pyt
     host(tmp_path, monkeypatch, "apt-get")
     require_programs("build QEMU", NATIVE_RUN)
     assert doctor.check_packages().seen == "by apt"
+
+
+def slow_apt_get(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An apt-get that takes a second on the PATH; returns the file that it writes in the end."""
+    (folder / "apt-get").write_text(
+        f"#!/bin/sh\necho $* > {folder}/begun\nsleep 1\necho some output\necho >&2 more\necho done > {folder}/done\n"
+    )
+    (folder / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder / "done"
+
+
+def wait_for(file: Path) -> None:
+    end = time.monotonic() + 20
+    while not file.exists():
+        assert time.monotonic() < end, f"no {file}"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt("SIGTERM"), BuildFailed("compile", "an error")])
+def test_interruption_waits_for_apt_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
+    done, notes = slow_apt_get(tmp_path, monkeypatch), list[str]()
+
+    class Noted(Progress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    def interrupt(*_: object) -> None:
+        wait_for(tmp_path / "begun")
+        raise raised
+
+    monkeypatch.setattr(first_build, "packages_to_install", lambda: ("bc",))
+    monkeypatch.setattr(first_build, "_download", interrupt)
+    monkeypatch.setattr(first_build, "ensure_environment", lambda *_, **__: pytest.fail("continued"))
+    monkeypatch.setattr(host_packages, "_has_lists", lambda: True)
+    with pytest.raises(type(raised)):
+        build_everything(Builds(), Noted())
+    assert done.exists()
+    assert any(note.startswith("waiting for apt-get") for note in notes)
+
+
+def test_apt_get_survives_the_end_of_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = slow_apt_get(tmp_path, monkeypatch)
+    script = (
+        "from cprlib.build import host_packages\n"
+        "from cprlib.build.progress import Progress\n"
+        "host_packages._has_lists = lambda: True\n"
+        "host_packages.install_packages(('bc',), Progress())\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script])
+    wait_for(tmp_path / "begun")
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    wait_for(done)
+
+
+def test_apt_get_waits_for_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_apt_get(tmp_path, monkeypatch)
+    monkeypatch.setattr(host_packages, "_has_lists", lambda: True)
+    monkeypatch.setattr(host_packages, "missing_packages", lambda: ())
+    host_packages.install_packages(("bc",), Progress())
+    assert "-o DPkg::Lock::Timeout=300 install" in (tmp_path / "begun").read_text()

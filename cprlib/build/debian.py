@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,6 +77,7 @@ class Archive:
         self._folder = cache_folder() / "debian" / store.key_of(mirror=self.mirror)[:12]
         lists: type[PackageLists] = AptLists if with_apt else SignedLists
         self._lists = lists(self.mirror, suite, self._folder, self._progress)
+        self._answered: set[Path] = set()  # records of earlier look-ups that this object has used
 
     def names(self, prefix: str) -> tuple[str, ...]:
         """Names of the binary packages that begin with ``prefix``, sorted."""
@@ -89,15 +90,29 @@ class Archive:
         :raises DownloadFailed: the lists could not be fetched.
         """
 
-        def look_up() -> Package:
-            found = newest(self._lists.records("deb", name))
-            if found is None:
-                raise NotSupported(f"find package {name}", f"Debian {self.suite} at {self.mirror} has none")
-            depends = [*comma_list(found.get("Pre-Depends", "")), *comma_list(found.get("Depends", ""))]
-            file = Remote(found["Filename"], int(found["Size"]), found["SHA256"])
-            return Package(name, found["Version"], self.suite, tuple(depends), file)
+        found = self._recorded(f"deb-{name}", _package, lambda: self._look_up(name))
+        if found is None:
+            raise NotSupported(f"find package {name}", f"Debian {self.suite} at {self.mirror} has none")
+        return found
 
-        return self._recorded(f"deb-{name}", _package, look_up)
+    def find_package(self, name: str) -> Package | None:
+        """The newest version of a binary package; None where the suite has none, which is recorded too.
+
+        :raises DownloadFailed: the lists could not be fetched.
+        """
+
+        def read(value: Any) -> Package | None:
+            return None if value is None else _package(value)
+
+        return self._recorded(f"deb-{name}", read, lambda: self._look_up(name))
+
+    def _look_up(self, name: str) -> Package | None:
+        found = newest(self._lists.records("deb", name))
+        if found is None:
+            return None
+        depends = [*comma_list(found.get("Pre-Depends", "")), *comma_list(found.get("Depends", ""))]
+        file = Remote(found["Filename"], int(found["Size"]), found["SHA256"])
+        return Package(name, found["Version"], self.suite, tuple(depends), file)
 
     def source(self, name: str, version: str = "") -> Source:
         """The newest source package whose upstream version is ``version`` or begins with it and a dot or plus.
@@ -169,6 +184,16 @@ class Archive:
         with store.disk_full_as_error(f"unpack {deb.name}"):
             unpack_deb(deb, folder, members)
 
+    def forget(self) -> dict[Path, str]:
+        """Remove the records that this object has used; returns their texts."""
+        texts = {}
+        for record in self._answered:
+            with contextlib.suppress(FileNotFoundError):  # another run is looking it up again
+                texts[record] = record.read_text(encoding="utf-8")
+                record.unlink()
+        self._answered.clear()
+        return texts
+
     def _fetch_twice(self, fetch: Callable[[], Found], name: str, kind: str) -> Found:
         """Fetch; when a recorded version is no longer available, look it up in new lists and try again."""
         record = self._record(name)
@@ -205,11 +230,34 @@ class Archive:
         """
         record = self._record(name)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not recorded, or incomplete
-            return read(json.loads(record.read_bytes()))
+            known = read(json.loads(record.read_bytes()))
+            self._answered.add(record)
+            return known
         value = look_up()
-        plain = list(value) if isinstance(value, tuple) else asdict(value)  # type: ignore[call-overload]
-        write_json(record, plain)
+        write_json(record, asdict(value) if is_dataclass(value) and not isinstance(value, type) else value)
         return value
 
     def _record(self, name: str) -> Path:
         return self._folder / "known" / f"{self.suite}-{name}.json"
+
+
+def with_new_look_ups(archives: Collection[Archive], build: Callable[[], Found]) -> Found:
+    """Build; when a package is no longer there, look up again all that these archives have recorded for it, and repeat.
+
+    The new lists may have another name instead: a point release of Debian replaces the kernel that the recorded meta
+    package depends on.
+
+    :param build: uses only these archives.
+    """
+    try:
+        return build()
+    except NotSupported:
+        before = {record: text for archive in archives for record, text in archive.forget().items()}
+        if not before:
+            raise
+        try:
+            return build()
+        except (DownloadFailed, NotSupported):
+            for record, text in before.items():  # not reachable now: keep what was recorded
+                write_text(record, text)
+            raise

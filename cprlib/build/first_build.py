@@ -129,7 +129,7 @@ def _download(needed: Builds, progress: Progress) -> None:
             Archive(base.suite, progress).download_source("qemu", base.version)
             find_firmware(Archive(FIRMWARE_SUITE, progress))
         if needed.guest:
-            guest_image.download_packages(Archive(guest_image.SUITE, progress))
+            guest_image.download_packages(progress)
 
 
 def _expected_work(needed: Builds, *, packages: bool, environment: bool) -> Expected:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from cprlib.build import expected, store
 from cprlib.build.command import first_line_of
 from cprlib.build.deb_file import unpack_zstd
-from cprlib.build.debian import Archive
+from cprlib.build.debian import Archive, Package, with_new_look_ups
 from cprlib.build.host_packages import NATIVE_RUN, compile_static, require_programs
 from cprlib.build.initramfs import CpioArchive, KernelModule, modules_dep, read_modules
 from cprlib.build.progress import Progress
@@ -49,11 +49,15 @@ def build_guest_image(progress: Progress) -> GuestImage:
     :raises BuildFailed: the compiler failed, or a package lacks a required file.
     """
     archive = Archive(SUITE, progress)
-    kernel, busybox = download_packages(archive)
+    return with_new_look_ups([archive], lambda: _build(archive, progress))
+
+
+def _build(archive: Archive, progress: Progress) -> GuestImage:
+    packages = find_cloud_kernel(archive), archive.package(BUSYBOX_PACKAGE)
     sources = project_folder() / "images" / "guest"
     key = store.key_of(
-        kernel=kernel.name,
-        busybox=busybox.name,
+        kernel=packages[0].file.name,
+        busybox=packages[1].file.name,
         sources=sources,
         compiler=first_line_of(["gcc", "--version"]),
         modules=" ".join(MODULES),
@@ -62,6 +66,7 @@ def build_guest_image(progress: Progress) -> GuestImage:
     )
 
     def make(folder: Path) -> None:
+        kernel, busybox = (archive.download(package.name) for package in packages)
         require_programs("build the guest image", NATIVE_RUN)
         with progress.step("build the guest image", expected.GUEST_IMAGE), TemporaryDirectory(dir=folder) as name:
             scratch = Path(name)
@@ -84,20 +89,25 @@ def build_guest_image(progress: Progress) -> GuestImage:
     return GuestImage(folder / KERNEL, folder / INITRAMFS, key)
 
 
-def download_packages(archive: Archive) -> tuple[Path, Path]:
-    """The packages of the kernel and of busybox.
+def download_packages(progress: Progress) -> None:
+    """Download the packages of the kernel and of busybox.
 
     :raises DownloadFailed: a package could not be fetched.
     """
-    return archive.download(find_cloud_kernel(archive)), archive.download(BUSYBOX_PACKAGE)
+    archive = Archive(SUITE, progress)
+    with_new_look_ups([archive], lambda: archive.download(find_cloud_kernel(archive).name))
+    archive.download(BUSYBOX_PACKAGE)
 
 
-def find_cloud_kernel(archive: Archive) -> str:
-    """Name of the kernel package that the meta package depends on."""
+def find_cloud_kernel(archive: Archive) -> Package:
+    """The kernel package that the meta package depends on.
+
+    :raises NotSupported: the suite does not have it.
+    """
     for dependency in archive.package(KERNEL_PACKAGE).depends:
         name = dependency.split()[0]
         if re.fullmatch(r"linux-image-[0-9][\w.+~-]*-cloud-amd64", name):
-            return name
+            return archive.package(name)
     raise BuildFailed("find the guest's kernel", f"{KERNEL_PACKAGE} depends on no kernel image")
 
 

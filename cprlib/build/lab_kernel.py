@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +12,7 @@ from cprlib.build import expected, store
 from cprlib.build.apt import MIRROR_VARIABLE
 from cprlib.build.command import build_environment, first_line_of, run_logged
 from cprlib.build.control import compare_versions
-from cprlib.build.debian import Archive, Package
+from cprlib.build.debian import Archive, Package, with_new_look_ups
 from cprlib.build.host_packages import LAB_KERNEL, require_programs
 from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, NotSupported
@@ -56,7 +57,13 @@ def build_lab_kernel(progress: Progress) -> Path:
     :raises DownloadFailed: the source could not be fetched.
     :raises BuildFailed: the compiler failed; names the log.
     """
-    archive, package = _find_source(progress)
+    archives = _archives(progress)
+    return with_new_look_ups(archives.values(), lambda: _build(archives, progress))
+
+
+def _build(archives: Mapping[str, Archive], progress: Progress) -> Path:
+    package = _find_source(archives)
+    archive = archives[package.suite]
     key = store.key_of(
         source=package.file.sha256, config=_config_file(), compiler=first_line_of(["gcc", "--version"]), recipe=1
     )
@@ -83,24 +90,31 @@ def download_source(progress: Progress) -> Path:
 
     :raises DownloadFailed: it could not be fetched.
     """
-    archive, package = _find_source(progress)
-    return archive.download(package.name)
+    archives = _archives(progress)
+
+    def download() -> Path:
+        package = _find_source(archives)
+        return archives[package.suite].download(package.name)
+
+    return with_new_look_ups(archives.values(), download)
 
 
-def _find_source(progress: Progress) -> tuple[Archive, Package]:
+def _archives(progress: Progress) -> Mapping[str, Archive]:
+    """The archives of the preferred kernel sources, by suite."""
+    return {suite: Archive(suite, progress) for _, suite in SOURCES}
+
+
+def _find_source(archives: Mapping[str, Archive]) -> Package:
     """The first of the preferred kernel sources that Debian has."""
-    refusals = []
     for pattern, suite in SOURCES:
-        archive = Archive(suite, progress)
-        try:
-            names = archive.names(pattern.rstrip("*")) if "*" in pattern else (pattern,)
-            if not names:
-                raise NotSupported(f"find {pattern}", f"Debian {suite} has none")
-            return archive, archive.package(max(names, key=functools.cmp_to_key(compare_versions)))
-        except NotSupported as error:
-            refusals.append(error.happened)
+        archive = archives[suite]
+        names = archive.names(pattern.rstrip("*")) if "*" in pattern else (pattern,)
+        newest = max(names, key=functools.cmp_to_key(compare_versions), default=None)
+        if newest and (package := archive.find_package(newest)):
+            return package
+    refused = "; ".join(f"Debian {suite} has no {pattern}" for pattern, suite in SOURCES)
     advice = f"set {MIRROR_VARIABLE} to a mirror that has one, or {store.KERNEL_VARIABLE} to a user-mode Linux"
-    raise NotSupported("find the source of a kernel for the lab", "; ".join(refusals), advice)
+    raise NotSupported("find the source of a kernel for the lab", refused, advice)
 
 
 def _unpack(archive: Archive, deb: Path, folder: Path) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cprlib.build import store
 from cprlib.build.control import compare_versions
-from cprlib.build.debian import Archive, Package
+from cprlib.build.debian import Archive, Package, with_new_look_ups
 from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, NotSupported
 from cprlib.qemu.binary import QemuBinary
@@ -56,6 +56,10 @@ def stock_qemu(suite: str, progress: Progress) -> QemuBinary:
     :raises BuildFailed: the package has no such program.
     """
     archives = [Archive(name, progress) for name in dict.fromkeys((STABLE, suite))]
+    return with_new_look_ups(archives, lambda: _unpack(archives, suite, progress))
+
+
+def _unpack(archives: Sequence[Archive], suite: str, progress: Progress) -> QemuBinary:
     own = archives[-1].package(PACKAGE)
     packages = [own, *dependencies(own, archives)]
     key = store.key_of(format=FORMAT, **{item.name: item.file.sha256 for item in packages})
@@ -106,9 +110,8 @@ def _choose(dependency: str, archives: Sequence[Archive]) -> Package | None:
     """The first package that satisfies a dependency."""
     for match in _alternatives(dependency):
         for archive in archives:
-            try:
-                package = archive.package(match["name"])
-            except NotSupported:
+            package = archive.find_package(match["name"])
+            if package is None:
                 continue
             relation = match["relation"]
             if not relation or RELATIONS[relation](compare_versions(package.version, match["version"]), 0):

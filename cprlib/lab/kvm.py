@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from cprlib.build import store
-from cprlib.build.debian import Archive
+from cprlib.build.debian import Archive, with_new_look_ups
 from cprlib.build.guest_image import SUITE, find_cloud_kernel, find_file, unpack_kernel
 from cprlib.build.initramfs import CpioArchive, read_modules
 from cprlib.deadline import Deadline
@@ -155,10 +155,15 @@ def build_kvm_image() -> Path:
     :raises BuildFailed: the package lacks a required file.
     """
     archive = Archive(SUITE)
-    package = archive.download(find_cloud_kernel(archive))
-    key = store.key_of(kernel=package.name, source=init_source(), modules=" ".join(MODULES), format=FORMAT)
+    return with_new_look_ups([archive], lambda: _build_image(archive))
+
+
+def _build_image(archive: Archive) -> Path:
+    kernel = find_cloud_kernel(archive)
+    key = store.key_of(kernel=kernel.file.name, source=init_source(), modules=" ".join(MODULES), format=FORMAT)
 
     def make(folder: Path) -> None:
+        package = archive.download(kernel.name)
         with tempfile.TemporaryDirectory(dir=folder) as name:
             scratch = Path(name)
             archive.extract(package, scratch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.build import apt as apt_module
-from cprlib.build import debian, lab_kernel
+from cprlib.build import debian, guest_image, lab_kernel
 from cprlib.build.apt import AptLists
 from cprlib.build.control import Remote, compare_versions
 from cprlib.build.debian import Archive
@@ -141,17 +142,125 @@ def test_lists_that_cannot_be_read_do_not_mean_that_there_is_no_package(apt: Fak
         Archive("trixie").package("other")
 
 
-def test_newest_kernel_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    def package(_archive: Archive, name: str) -> debian.Package:
-        if name.endswith(("7.2", "6.12")):
-            raise NotSupported(f"find {name}", "no such package")
-        return debian.Package(name, "1", "sid", (), Remote(name, 0, ""))
+class FakeSuites:
+    """The lists and files of all suites: names of packages and what each depends on, by suite."""
 
-    monkeypatch.setattr(Archive, "names", lambda _archive, prefix: (f"{prefix}10", f"{prefix}11", f"{prefix}9"))
-    monkeypatch.setattr(Archive, "package", package)
-    assert lab_kernel._find_source(Progress())[1].name == "linux-source-7.11"
-    monkeypatch.setattr(Archive, "names", lambda _archive, prefix: (f"{prefix}10", f"{prefix}9"))
-    assert lab_kernel._find_source(Progress())[1].name == "linux-source-7.10"
+    def __init__(self) -> None:
+        self.packages: dict[str, dict[str, str]] = {}
+        self.reachable = True
+        self.look_ups: list[str] = []
+
+    def lists(self, _mirror: str, suite: str, *_: object) -> FakeLists:
+        return FakeLists(self, suite)
+
+
+class FakeLists:
+    """The lists of one of these suites."""
+
+    def __init__(self, suites: FakeSuites, suite: str) -> None:
+        self._suites = suites
+        self._suite = suite
+
+    def _packages(self) -> dict[str, str]:
+        if not self._suites.reachable:
+            raise DownloadFailed("fetch the lists", "no network")
+        return self._suites.packages.get(self._suite, {})
+
+    def names(self, prefix: str) -> tuple[str, ...]:
+        return tuple(name for name in self._packages() if name.startswith(prefix))
+
+    def records(self, _kind: str, name: str) -> list[dict[str, str]]:
+        self._suites.look_ups.append(name)
+        record = {"Package": name, "Version": "1", "Filename": f"pool/{name}_1.deb", "Size": "1", "SHA256": "00"}
+        return [{**record, "Depends": self._packages()[name]}] if name in self._packages() else []
+
+    def fetch(self, remotes: Sequence[Remote], folder: Path, purpose: str) -> None:
+        for remote in remotes:
+            if remote.name.removesuffix("_1.deb") not in self._packages():
+                raise DownloadFailed(purpose, "404 Not Found")
+            (folder / remote.name).write_bytes(CONTENT)
+
+    def forget(self, kind: str) -> None:
+        pass
+
+
+@pytest.fixture
+def suites(monkeypatch: pytest.MonkeyPatch) -> FakeSuites:
+    fake = FakeSuites()
+    monkeypatch.setattr(debian, "AptLists", fake.lists)
+    monkeypatch.setattr(debian, "has_apt", lambda: True)
+    return fake
+
+
+def test_newest_kernel_is_chosen_by_its_number(suites: FakeSuites) -> None:
+    suites.packages["trixie-backports"] = dict.fromkeys(("linux-source-7.10", "linux-source-7.11"), "")
+    suites.packages["trixie-backports"]["linux-source-7.9"] = ""
+    assert lab_kernel.download_source(Progress()).name == "linux-source-7.11_1.deb"
+
+
+def test_choice_of_a_kernel_needs_no_network_again(suites: FakeSuites) -> None:
+    suites.packages["trixie"] = {"linux-source-6.12": ""}
+    first = lab_kernel.download_source(Progress())
+    suites.reachable = False
+    assert lab_kernel.download_source(Progress()) == first
+
+
+def test_other_kernel_is_chosen_when_the_first_is_gone(suites: FakeSuites) -> None:
+    suites.packages["sid"] = {"linux-source-7.2": ""}
+    package = lab_kernel.download_source(Progress())
+    shutil.rmtree(package.parent)
+    suites.packages = {"trixie-backports": {"linux-source-7.3": ""}}
+    assert lab_kernel.download_source(Progress()).name == "linux-source-7.3_1.deb"
+
+
+CLOUD_KERNELS = ("linux-image-6.12.48+deb13-cloud-amd64", "linux-image-6.12.117+deb13-cloud-amd64")
+
+
+def build_guest(kernel: str, suites: FakeSuites, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Build a guest image while Debian has this kernel; returns the names of the packages that it is made from."""
+    suites.packages["trixie"] = {"linux-image-cloud-amd64": kernel, kernel: "", "busybox-static": ""}
+    made: list[str] = []
+
+    def extract(_archive: Archive, deb: Path, folder: Path, *_: str) -> None:
+        made.append(deb.name)
+        (folder / "boot").mkdir(parents=True)
+        (folder / "boot" / "vmlinuz-6.12").write_bytes(b"kernel")
+        (folder / "busybox").write_bytes(b"busybox")
+
+    monkeypatch.setattr(Archive, "extract", extract)
+    monkeypatch.setattr(guest_image, "read_modules", lambda *_: [])
+    monkeypatch.setattr(guest_image, "compile_agent", lambda _sources, scratch: scratch / "busybox" / "busybox")
+    monkeypatch.setattr(guest_image, "unpack_kernel", lambda image: image)
+    guest_image.build_guest_image(Progress())
+    return made
+
+
+def test_guest_is_built_after_a_point_release(suites: FakeSuites, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    old, new = CLOUD_KERNELS
+    assert build_guest(old, suites, monkeypatch) == [f"{old}_1.deb", "busybox-static_1.deb"]
+    assert build_guest(new, suites, monkeypatch) == []  # it is built: nothing is fetched
+    shutil.rmtree(cache / "store")
+    assert build_guest(new, suites, monkeypatch) == [f"{new}_1.deb", "busybox-static_1.deb"]
+
+
+def test_complete_guest_needs_no_packages(suites: FakeSuites, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    build_guest(CLOUD_KERNELS[0], suites, monkeypatch)
+    shutil.rmtree(cache / "store" / "deb")
+    suites.reachable = False
+    assert build_guest(CLOUD_KERNELS[0], suites, monkeypatch) == []
+
+
+def test_records_stay_when_new_lists_cannot_be_fetched(suites: FakeSuites) -> None:
+    suites.packages["trixie"] = {"linux-source-6.12": ""}
+    package = lab_kernel.download_source(Progress())
+    shutil.rmtree(package.parent)
+    suites.reachable = False
+    with pytest.raises(DownloadFailed, match="no network"):
+        lab_kernel.download_source(Progress())
+    suites.look_ups.clear()
+    suites.reachable = True
+    lab_kernel.download_source(Progress())
+    assert suites.look_ups == []
 
 
 def test_source_is_found_by_the_beginning_of_its_version(apt: FakeApt) -> None:

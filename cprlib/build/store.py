@@ -7,7 +7,7 @@ kernel drops it when the holder dies. The store is safe to delete at any time.
 Layout below :func:`cprlib.files.cache_folder`::
 
     store/<kind>/<key>/...            the entry
-    store/<kind>/<key>/.files.json    its files: name -> [bytes, mtime in ns, sha256]
+    store/<kind>/<key>/.files.json    its files: name -> [bytes, mtime in ns, sha256 of content or of a link's target]
     store/<kind>/.<key>.XXXXXXXX/     one being made; stale when no process holds the lock
     store/.locks/<kind>-<key>
 """
@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,7 +108,8 @@ def store_folder() -> Path:
 def is_complete(folder: Path) -> bool:
     """True when a folder has its list of files and every file in it is unchanged.
 
-    Sizes and times are compared; a file whose time differs (a copied cache) is read and hashed.
+    Sizes and times are compared; a file whose time differs (a copied cache) is read and hashed. Of a symbolic link its
+    target counts: many tools copy a link with another time.
     """
     try:
         listing = json.loads((folder / LISTING).read_bytes())
@@ -116,7 +118,10 @@ def is_complete(folder: Path) -> bool:
             status = path.lstat()
             if status.st_size != size:
                 return False
-            if status.st_mtime_ns != mtime_ns and (path.is_symlink() or _file_digest(path).hex() != digest):
+            if stat.S_ISLNK(status.st_mode):
+                if digest not in (_link_digest(path), ""):  # lists of earlier versions have none
+                    return False
+            elif status.st_mtime_ns != mtime_ns and _file_digest(path).hex() != digest:
                 return False
     except (OSError, ValueError, AttributeError, TypeError):
         return False
@@ -127,11 +132,14 @@ def write_listing(folder: Path) -> None:
     """Write the list of files that :func:`is_complete` checks."""
     listing = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            listing[str(path.relative_to(folder))] = (path.lstat().st_size, path.lstat().st_mtime_ns, "")
-        elif path.is_file():
-            status = path.stat()
-            listing[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns, _file_digest(path).hex())
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            digest = _link_digest(path)
+        elif stat.S_ISREG(status.st_mode):
+            digest = _file_digest(path).hex()
+        else:
+            continue
+        listing[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns, digest)
     (folder / LISTING).write_text(json.dumps(listing), encoding="utf-8")
 
 
@@ -222,6 +230,10 @@ def _digest(value: str | bytes | int | Path | None) -> bytes:
         return _file_digest(value)
     data = value if isinstance(value, bytes) else f"{type(value).__name__}\0{value}".encode()
     return hashlib.sha256(data).digest()
+
+
+def _link_digest(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
 
 
 def _file_digest(path: Path) -> bytes:

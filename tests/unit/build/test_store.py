@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -80,8 +81,27 @@ def test_damaged_entry_is_made_again(harm: str) -> None:
 def test_copied_cache_is_valid(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.entry("thing", "k1", maker())
     shutil.copytree(cache, tmp_path / "copy", copy_function=shutil.copy, symlinks=True)  # new time stamps
+    copied = tmp_path / "copy" / "store" / "thing" / "k1"
+    os.utime(copied / "link", ns=(1, 1), follow_symlinks=False)
     monkeypatch.setenv("CPRLIB_CACHE", str(tmp_path / "copy"))
-    assert store.lookup("thing", "k1") == tmp_path / "copy" / "store" / "thing" / "k1"
+    assert store.lookup("thing", "k1") == copied
+
+
+def test_link_to_another_file_is_a_change() -> None:
+    link = store.entry("thing", "k1", maker()) / "link"
+    status = link.lstat()
+    link.unlink()
+    link.symlink_to("evil")  # as long as before
+    os.utime(link, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+    assert store.lookup("thing", "k1") is None
+
+
+def test_entry_of_a_version_without_digests_of_links_is_complete() -> None:
+    folder = store.entry("thing", "k1", maker())
+    listing = json.loads((folder / store.LISTING).read_text())
+    listing["link"][2] = ""
+    (folder / store.LISTING).write_text(json.dumps(listing))
+    assert store.lookup("thing", "k1") == folder
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, BuildFailed("a", "b"), ValueError])

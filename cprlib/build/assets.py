@@ -65,7 +65,7 @@ def manifest_file() -> Path:
 
 
 def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = None, base: str = DEFAULT_BASE) -> Assets:
-    """Build what is missing, and record the assets when they have the project's own QEMU on its default base.
+    """Build what is missing, and record it; of the project's own QEMUs only that on its default base.
 
     Another QEMU, or the lab kernel of ``$CPRLIB_LAB_KERNEL``, is for this run only: a later ``avocado run`` must not
     use it unnoticed.
@@ -84,8 +84,8 @@ def build_assets(progress: Progress, *, lab: bool, qemu: QemuBinary | None = Non
     if lab and chosen is None:
         tasks["lab_kernel"] = build_lab_kernel
     assets = Assets(**{"qemu": qemu, "lab_kernel": chosen, **run_together(progress, tasks)})
-    if own:
-        _record(base, assets.qemu, assets.guest, None if chosen else assets.lab_kernel)
+    bases = {base: assets.qemu} if own else {}
+    _record(_Manifest(bases, assets.guest, None if chosen else assets.lab_kernel))
     return assets
 
 
@@ -96,8 +96,31 @@ def build_base(base: str, progress: Progress) -> QemuBinary:
     :raises EnvironmentFailure: a build or download failed.
     """
     qemu = build_qemu(base, True, progress)
-    _record(base, qemu)
+    _record(_Manifest({base: qemu}))
     return qemu
+
+
+def build_guest(progress: Progress) -> GuestImage:
+    """Build the guest image when it is missing, and record it for :func:`find_assets`.
+
+    :raises EnvironmentFailure: a build or download failed.
+    """
+    guest = build_guest_image(progress)
+    _record(_Manifest(guest=guest))
+    return guest
+
+
+def build_lab(progress: Progress) -> Path:
+    """The lab kernel of ``$CPRLIB_LAB_KERNEL``, else the built one, recorded for :func:`find_lab_kernel`.
+
+    :raises EnvironmentFailure: a build or download failed.
+    :raises UsageError: there is no such lab kernel.
+    """
+    if chosen := store.chosen_lab_kernel():
+        return chosen
+    kernel = build_lab_kernel(progress)
+    _record(_Manifest(lab_kernel=kernel))
+    return kernel
 
 
 def find_base_qemu(base: str | None, assets: Assets) -> QemuBinary:
@@ -133,6 +156,18 @@ def find_assets() -> Assets:
     return Assets(qemu, guest, manifest.lab_kernel)
 
 
+def find_lab_kernel() -> Path:
+    """Find the project's own lab kernel without building it.
+
+    :raises EnvironmentFailure: it is not built, or was built from other recipes.
+    """
+    kernel = _read_manifest().lab_kernel
+    if kernel is None or not kernel.exists():
+        happened = "it is not built, or was built from other recipes than those in images/"
+        raise EnvironmentFailure("find the lab's kernel", happened, "run `cprlib build lab` first")
+    return kernel
+
+
 def _read_manifest() -> _Manifest:
     """The builds from the present recipes; none when the file cannot be read."""
     with contextlib.suppress(OSError, codec.BadValue):
@@ -140,12 +175,12 @@ def _read_manifest() -> _Manifest:
     return _Manifest()
 
 
-def _record(base: str, qemu: QemuBinary, guest: GuestImage | None = None, lab_kernel: Path | None = None) -> None:
+def _record(built: _Manifest) -> None:
     """Add builds to the manifest."""
 
     def extended(old: _Manifest) -> _Manifest:
-        bases = {**old.bases, base: qemu}
-        return _Manifest(bases, guest or old.guest, lab_kernel or old.lab_kernel)
+        bases = {**old.bases, **built.bases}
+        return _Manifest(bases, built.guest or old.guest, built.lab_kernel or old.lab_kernel)
 
     before = _read_manifest()
     if extended(before) == before:  # no write without a change: the cache may be shared

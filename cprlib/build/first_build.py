@@ -52,6 +52,7 @@ def builds_of(arguments: Sequence[str], supports_native: Callable[[], bool]) -> 
 
     :param arguments: those of ``cprlib``, the name of the command first.
     :param supports_native: whether tests can run without a lab on this host.
+    :raises UsageError: ``$CPRLIB_LAB_KERNEL`` names no file.
     """
     command, rest = arguments[0], list(arguments[1:])
     if command not in BUILDING or {"-h", "--help"} & set(rest) or (command == "build" and rest):
@@ -62,7 +63,8 @@ def builds_of(arguments: Sequence[str], supports_native: Callable[[], bool]) -> 
         "--native" not in rest and lab != "kvm" and (lab is not None or command == "build" or not supports_native())
     )
     base = None if other_qemu else _value(rest, "--base") or DEFAULT_BASE
-    return Builds(base=base, guest=True, lab=in_lab, verdict=command == "run" and not rest)
+    needs_kernel = in_lab and store.chosen_lab_kernel() is None
+    return Builds(base=base, guest=True, lab=needs_kernel, verdict=command == "run" and not rest)
 
 
 def build_everything(needed: Builds, progress: Progress) -> Path:

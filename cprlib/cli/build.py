@@ -61,9 +61,7 @@ def build(
     markdown: bool,
 ) -> None:
     """Build what a run needs and print the paths. Existing builds are reused."""
-    from cprlib.build.assets import build_assets, build_base
-    from cprlib.build.guest_image import build_guest_image
-    from cprlib.build.lab_kernel import build_lab_kernel
+    from cprlib.build.assets import build_assets, build_base, build_guest, build_lab
     from cprlib.build.mutants import find_mutant, load_mutants
     from cprlib.build.progress import console_progress
     from cprlib.build.qemu import build_qemu
@@ -87,11 +85,11 @@ def build(
         click.echo(f"qemu       {qemu.path}")
         click.echo(f"firmware   {qemu.firmware}")
     if part in ("all", "guest"):
-        guest = build_guest_image(progress)
+        guest = build_guest(progress)
         click.echo(f"kernel     {guest.kernel}")
         click.echo(f"initramfs  {guest.initramfs}")
     if part in ("all", "lab"):
-        click.echo(f"lab kernel {build_lab_kernel(progress)}")
+        click.echo(f"lab kernel {build_lab(progress)}")
 
 
 def _list(mutants: Sequence[Mutant], markdown: bool) -> None:

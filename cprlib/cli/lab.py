@@ -88,16 +88,15 @@ def _lab(
 
     :raises UsageError: there is no such results folder.
     """
-    from cprlib.build.lab_kernel import build_lab_kernel
+    from cprlib.build.assets import build_lab
     from cprlib.build.progress import console_progress
-    from cprlib.build.store import chosen_lab_kernel
     from cprlib.cleanup import temporary_folder
     from cprlib.lab.engines import make_engine
     from cprlib.report.results_folder import require_results
 
     if results is not None:
         require_results(results, "write results to", "create it first")
-    kernel = chosen_lab_kernel() or build_lab_kernel(console_progress()) if engine == "uml" else None
+    kernel = build_lab(console_progress()) if engine == "uml" else None
     with temporary_folder("cprlib-lab-") as temporary:
         folder = (results or temporary).resolve()
         yield make_engine(engine, kernel), LabCommand(argv, Path.cwd(), results=folder, memory=memory, seconds=seconds)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cprlib.build import store
 from cprlib.deadline import SCALE_VARIABLE
-from cprlib.errors import LabFailure, UsageError
+from cprlib.errors import UsageError
 from cprlib.lab.engine import ENGINES
 from cprlib.lab.session import compile_init, init_source
 from cprlib.lab.uml import UmlEngine
@@ -40,12 +40,9 @@ def find_kernel() -> Path:
     """
     if chosen := store.chosen_lab_kernel():
         return chosen
-    from cprlib.build.assets import find_assets  # noqa: PLC0415 - slow import, not needed with $CPRLIB_LAB_KERNEL
+    from cprlib.build.assets import find_lab_kernel  # noqa: PLC0415 - slow import, not needed with $CPRLIB_LAB_KERNEL
 
-    kernel = find_assets().lab_kernel
-    if kernel is None:
-        raise LabFailure("find the lab's kernel", "it is not built", "run `cprlib build lab` first")
-    return kernel
+    return find_lab_kernel()
 
 
 def _kvm() -> KvmEngine:

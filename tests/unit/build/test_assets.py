@@ -16,7 +16,7 @@ from cprlib.campaign.soak.result import STORE
 from cprlib.cli.main import main
 from cprlib.errors import EnvironmentFailure, ExitStatus, UsageError
 from cprlib.guest.image import GuestImage
-from cprlib.lab.engines import lab_environment
+from cprlib.lab.engines import find_kernel, lab_environment
 from cprlib.qemu.binary import QemuBinary
 from tests.unit.coverage.samples import BUILD
 
@@ -60,6 +60,35 @@ def test_chosen_lab_kernel_is_used_but_not_recorded(builds: Path, monkeypatch: p
     monkeypatch.delenv(KERNEL_VARIABLE)
     assert json.loads(assets.manifest_file().read_text(encoding="utf-8"))["lab_kernel"] is None
     assert assets.build_assets(console_progress(), lab=True).lab_kernel == builds / "own-kernel"
+
+
+def test_lab_kernel_is_found_after_a_run_with_another_qemu(builds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "build_lab_kernel", lambda _progress: builds / "own-kernel")
+    with pytest.raises(EnvironmentFailure, match="cprlib build lab"):
+        find_kernel()
+    assets.build_assets(console_progress(), lab=True, qemu=QemuBinary(Path("/somewhere/qemu")))
+    with pytest.raises(EnvironmentFailure, match="it is not built"):  # recorded, but the file does not exist
+        find_kernel()
+    (builds / "own-kernel").touch()
+    assert find_kernel() == builds / "own-kernel"
+
+
+def test_parts_that_are_built_one_by_one_are_found(
+    builds: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(assets, "build_lab_kernel", lambda _progress: builds / "own-kernel")
+    for name in ("own-kernel", f"qemu-{DEFAULT_BASE}", "vmlinuz", "initramfs"):
+        (builds / name).touch()
+    assert main(["build", "lab"]) == 0
+    assert find_kernel() == builds / "own-kernel"
+    for part in ("qemu", "guest"):
+        assert main(["build", part]) == 0
+    assert assets.find_assets().guest.kernel == builds / "vmlinuz"
+    monkeypatch.setenv(KERNEL_VARIABLE, str(builds / "vmlinuz"))
+    assert main(["build", "lab"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"lab kernel {builds / 'vmlinuz'}"
+    monkeypatch.delenv(KERNEL_VARIABLE)
+    assert find_kernel() == builds / "own-kernel"
 
 
 def test_base_is_found_after_its_build(builds: Path) -> None:

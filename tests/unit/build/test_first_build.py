@@ -19,7 +19,7 @@ from cprlib.build.precompiled import GENERATED, RECORD, ensure_precompiled
 from cprlib.build.progress import LineProgress, Progress, TerminalProgress
 from cprlib.build.source_tree import SourceTree
 from cprlib.build.together import run_together
-from cprlib.errors import BuildFailed, EnvironmentFailure, MissingPackages, ProcessFailed
+from cprlib.errors import BuildFailed, EnvironmentFailure, MissingPackages, ProcessFailed, UsageError
 from cprlib.files import locked
 from cprlib.process import run
 
@@ -51,6 +51,14 @@ def test_arguments_show_what_is_built(arguments: str, needed: Builds) -> None:
 def test_host_that_runs_tests_natively_needs_no_lab_kernel() -> None:
     assert not builds_of(["run"], lambda: True).lab
     assert builds_of(["run", "--lab"], lambda: True).lab
+
+
+def test_chosen_lab_kernel_is_not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(store.KERNEL_VARIABLE, str(tmp_path / "linux"))
+    with pytest.raises(UsageError, match="no such file"):
+        builds_of(["run"], lambda: False)
+    (tmp_path / "linux").touch()
+    assert builds_of(["run"], lambda: False) == Builds("10.0", True, False, True)
 
 
 def test_results_of_builds_at_once() -> None:

@@ -13,8 +13,8 @@ from cprlib.errors import ExitStatus
 pytestmark = pytest.mark.fast
 
 BUILDERS = (
-    *("assets.build_assets", "assets.build_base", "guest_image.build_guest_image"),
-    *("lab_kernel.build_lab_kernel", "mutants.build_mutant", "qemu.build_qemu"),
+    *("assets.build_assets", "assets.build_base", "assets.build_guest", "assets.build_lab"),
+    *("mutants.build_mutant", "qemu.build_qemu"),
 )
 
 

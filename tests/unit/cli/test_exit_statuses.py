@@ -201,8 +201,8 @@ def test_build_makes_everything_at_once_before_it_prints(
     assets = Assets(QemuBinary(Path("/q"), Path("/f")), GuestImage(Path("/k"), Path("/i"), "x"), Path("/l"))
     monkeypatch.setattr("cprlib.build.assets.build_assets", note("all", assets))
     monkeypatch.setattr("cprlib.build.assets.build_base", note("qemu", assets.qemu))
-    monkeypatch.setattr("cprlib.build.guest_image.build_guest_image", note("guest", assets.guest))
-    monkeypatch.setattr("cprlib.build.lab_kernel.build_lab_kernel", note("lab", assets.lab_kernel))
+    monkeypatch.setattr("cprlib.build.assets.build_guest", note("guest", assets.guest))
+    monkeypatch.setattr("cprlib.build.assets.build_lab", note("lab", assets.lab_kernel))
     assert main(["build"]) == 0
     assert order == ["all", "qemu", "guest", "lab"]
     assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["/q", "/f", "/k", "/i", "/l"]

@@ -142,7 +142,7 @@ def test_output_that_has_no_space_is_of_the_environment() -> None:
 def test_verbose_is_an_option_before_and_behind_the_command(
     line: str, shown: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cprlib.build.lab_kernel.build_lab_kernel", lambda *_: pytest.fail("built a kernel"))
+    monkeypatch.setattr("cprlib.build.assets.build_lab", lambda *_: pytest.fail("built a kernel"))
     assert main(line.split()) == ExitStatus.USAGE
     assert ("Traceback" in capsys.readouterr().err) == shown
 

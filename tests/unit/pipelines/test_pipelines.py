@@ -100,6 +100,23 @@ def test_both_have_every_stage() -> None:
             assert any(expected in line for line in joined), (path, expected)
 
 
+def test_jobs_can_run_in_the_image() -> None:
+    for name, job in yaml.safe_load(GITHUB.read_text())["jobs"].items():
+        assert "vars.CPRLIB_IMAGE || 'debian:trixie'" in job["container"]["image"], name
+        assert "--user root" in job["container"]["options"], name  # for apt-get, /opt and GitHub's own files
+    gitlab = yaml.safe_load(GITLAB.read_text())
+    assert '"$(id -u)" = 0' in "".join(gitlab[".cprlib"]["before_script"])
+    assert "CPRLIB_CACHE" in gitlab["variables"]  # an including file can replace it; a job's own it cannot
+    assert "CPRLIB_CACHE" not in gitlab[".cprlib"]["variables"]
+
+
+def test_release_uses_no_cache() -> None:
+    assert yaml.safe_load(GITLAB.read_text())["cprlib release"]["cache"] == []
+    jobs = yaml.safe_load(GITHUB.read_text())["jobs"]
+    cached = {name for name, job in jobs.items() if any("cache" in step.get("uses", "") for step in job["steps"])}
+    assert cached == {"push", "night", "prove"}
+
+
 def test_commands_of_the_bootstrap_are_commands_of_cprlib() -> None:
     assert set(PASSED_ON) <= set(COMMANDS)
 

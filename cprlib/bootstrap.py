@@ -65,10 +65,13 @@ def main(arguments: Sequence[str], execute: Callable[[str, list[str], dict[str, 
         print(f"cprlib: Python {version} or newer is needed (Debian 12 or 13 has it)", file=sys.stderr)
         return ENVIRONMENT_STATUS
     from cprlib.errors import report_error  # noqa: PLC0415
-    from cprlib.files import project_folder  # noqa: PLC0415
+    from cprlib.files import CACHE_VARIABLE, cache_folder, project_folder, require_plain_cache  # noqa: PLC0415
     from cprlib.process import terminate_on_signals  # noqa: PLC0415
 
     try:
+        require_plain_cache()
+        if CACHE_VARIABLE in os.environ:  # maybe relative, and tox runs in another folder
+            os.environ[CACHE_VARIABLE] = str(cache_folder())
         with terminate_on_signals():
             environment = set_up(arguments)
     except Exception as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import itertools
 import json
@@ -21,6 +22,7 @@ from typing import Any
 from cprlib.errors import EnvironmentFailure
 
 CACHE_VARIABLE = "CPRLIB_CACHE"
+CACHE_ADVICE = f"set {CACHE_VARIABLE} to a path without spaces, colons and quotes"
 LOCK_PERIOD_S = 0.1  # between attempts to get a lock, while the wait can be ended
 INSTALLED_PROJECT = "_project"  # in the package; made for a wheel (pyproject.toml), absent in a checkout
 
@@ -29,9 +31,34 @@ def cache_folder() -> Path:
     """The project's folder below the user's cache folder ($XDG_CACHE_HOME, else ~/.cache); safe to delete."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
-        return Path(chosen)
+        return Path(chosen).absolute()
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "cprlib"
+    return Path(base).absolute() / "cprlib"
+
+
+def require_plain_cache() -> None:
+    """Check the path of the cache folder, which becomes part of command lines, search paths and first lines of scripts.
+
+    :raises EnvironmentFailure: they cannot hold it.
+    """
+    if not is_plain(cache_folder()):
+        raise EnvironmentFailure(
+            f"use the cache folder '{cache_folder()}'", "builds cannot hold its path", CACHE_ADVICE
+        )
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a path has no character that ends a word on a command line, or a folder of a search path."""
+    return not any(character.isspace() or character in ":\"'" for character in str(path))
+
+
+def _make_parent(path: Path) -> None:
+    """Create the folder of a file; in the cache other users may read it, whatever the caller's umask is."""
+    folders = [folder for folder in path.parents if folder.is_relative_to(cache_folder()) and not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in folders:
+        with contextlib.suppress(PermissionError):  # another user has created it meanwhile
+            folder.chmod(0o755)
 
 
 def import_folder() -> Path:
@@ -54,7 +81,7 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
     :raises EnvironmentFailure: the folder cannot be written or the disk is full.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_parent(path)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
@@ -85,7 +112,7 @@ def new_folder(final: Path) -> Iterator[Path]:
     :raises EnvironmentFailure: the folder cannot be created or the disk is full.
     """
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
+        _make_parent(final)
         temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
     except OSError as error:
         raise EnvironmentFailure(f"make {final}", str(error), "free some space or choose another folder") from error
@@ -129,10 +156,17 @@ def locked(path: Path, *, wait: bool = True, waiting: Callable[[], None] | None 
     :param waiting: called every 0.1 s while another holder has it; an exception of it ends the wait. Without it only
         a signal does, and in a thread nothing.
     :raises BlockingIOError: another process has it, and ``wait`` is False.
-    :raises OSError: the file cannot be opened.
+    :raises EnvironmentFailure: the file may not be written.
+    :raises OSError: the file cannot be opened for another reason.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _make_parent(path)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+        advice = f"use a folder that you may write; {CACHE_VARIABLE} names that of builds"
+        raise EnvironmentFailure(f"lock {path}", str(error), advice) from error
     try:
         while waiting is not None and not _has_locked(descriptor):
             waiting()

@@ -173,7 +173,6 @@ class AptLists(PackageLists):
     def _update(self, kind: str) -> None:
         """Fetch the lists of the suite unless they are recent."""
         root = self._root(kind)
-        root.mkdir(parents=True, exist_ok=True)
         stamp = root / "fetched"
         with locked(root / "lock", waiting=self._progress.raise_if_stopped):
             if is_recent(stamp):

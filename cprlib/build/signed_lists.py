@@ -67,7 +67,6 @@ class SignedLists(PackageLists):
     def _list(self, kind: str) -> bytes:
         """The text of a list, fetched unless it is recent."""
         path = self._root / f"{kind}.list"
-        self._root.mkdir(parents=True, exist_ok=True)
         with locked(self._root / "lock", waiting=self._progress.raise_if_stopped):
             if not is_recent(path):
                 purpose = self._purpose(kind)

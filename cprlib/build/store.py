@@ -27,7 +27,7 @@ from pathlib import Path
 
 from cprlib.build.progress import Progress
 from cprlib.errors import CprlibError, EnvironmentFailure, UsageError
-from cprlib.files import cache_folder, locked, new_folder
+from cprlib.files import CACHE_VARIABLE, cache_folder, locked, new_folder, require_plain_cache
 
 KERNEL_VARIABLE = "CPRLIB_LAB_KERNEL"  # names a user-mode Linux to use instead of the store's
 LISTING = ".files.json"
@@ -58,8 +58,9 @@ def entry(kind: str, key: str, make: Make, *, progress: Progress | None = None, 
     :param make: fills an empty folder; its exceptions pass through, and the folder is removed.
     :param progress: ends a wait for another process that makes the same entry.
     :param note: printed there when such a wait begins; without one nothing is printed.
-    :raises EnvironmentFailure: no space, or the cache folder cannot be written.
+    :raises EnvironmentFailure: no space, the cache folder cannot be written, or its path is not plain.
     """
+    require_plain_cache()
     final = entry_path(kind, key)
     if is_complete(final):
         return final
@@ -73,6 +74,9 @@ def entry(kind: str, key: str, make: Make, *, progress: Progress | None = None, 
                 make(temporary)
                 _readable(temporary)
                 write_listing(temporary)
+            if not is_complete(final):
+                happened = "it is incomplete, and you may not remove its files"
+                raise EnvironmentFailure(f"replace {final}", happened, f"remove it, or set {CACHE_VARIABLE}")
         return final
 
 
@@ -167,7 +171,8 @@ def remove_stale(kind: str, held: str) -> None:
         if key == held:  # a second lock on the same file would be refused
             _remove(temporary)
             continue
-        with contextlib.suppress(BlockingIOError), locked(_lock_path(kind, key), wait=False):
+        # Not one that is being made, or whose lock belongs to another user.
+        with contextlib.suppress(BlockingIOError, EnvironmentFailure), locked(_lock_path(kind, key), wait=False):
             _remove(temporary)
 
 

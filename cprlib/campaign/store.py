@@ -99,8 +99,9 @@ class Store(Generic[Request]):
             except BlockingIOError:
                 happened = f"another cprlib {self.command} runs in it"
                 raise UsageError(f"work on {folder}", happened, "wait for its end, or stop it") from None
-            except OSError as error:
-                raise EnvironmentFailure(f"work on {folder}", str(error), "choose another folder with --out") from error
+            except (OSError, EnvironmentFailure) as error:
+                happened = error.happened if isinstance(error, EnvironmentFailure) else str(error)
+                raise EnvironmentFailure(f"work on {folder}", happened, "choose another folder with --out") from error
             shutil.rmtree(partial, ignore_errors=True)
             yield partial
             shutil.rmtree(partial, ignore_errors=True)

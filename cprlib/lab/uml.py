@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cprlib.cleanup import users_tmpdir
-from cprlib.errors import LabFailure
-from cprlib.files import cache_folder, locked
+from cprlib.errors import EnvironmentFailure, LabFailure
+from cprlib.files import CACHE_ADVICE, cache_folder, is_plain, locked
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.session import Channels, LabSession, encode_job
 from cprlib.process import mark_environment, spawn
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 BOOT_SECONDS = 30.0
 LAYERS = ("namespaces", "landlock")
-CACHE_ADVICE = "set CPRLIB_CACHE to a path without spaces and quotes"
 
 
 def places_for_memory() -> list[str]:
@@ -109,7 +108,7 @@ class UmlEngine:
                     session.remove_leftover()
 
     def _arguments(self, command: LabCommand, channels: Channels, memory_fd: int) -> list[str]:
-        if any(character in str(self.init) for character in " \t\n\"'"):
+        if not is_plain(self.init):
             raise LabFailure("start a lab", f"a kernel command line cannot hold {self.init}", CACHE_ADVICE)
         line = {name: f"fd:{fd}" for name, fd in channels.theirs.items()}
         return [
@@ -152,6 +151,6 @@ def _reserve(core: int, stack: contextlib.ExitStack) -> bool:
     """Reserve a core until the stack is closed; False when another lab has it."""
     try:
         stack.enter_context(locked(cache_folder() / "lab-cores" / str(core), wait=False))
-    except OSError:  # another lab has it; or a read-only cache, which allows no reservation
+    except (OSError, EnvironmentFailure):  # another lab has it; or a read-only cache, which allows no reservation
         return False
     return True

@@ -1,12 +1,14 @@
 """Files and folders are there whole or not at all."""
 
+import errno
 import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
 
 from cprlib.errors import EnvironmentFailure
-from cprlib.files import locked, new_folder, write_json, write_text
+from cprlib.files import cache_folder, locked, new_folder, write_json, write_text
 
 pytestmark = pytest.mark.fast
 
@@ -61,3 +63,34 @@ def test_lock_excludes_other_processes(tmp_path: Path) -> None:
     for worker in workers:
         worker.join()
     assert counter.read_text() == "150"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_lock_that_may_not_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(EnvironmentFailure, match=r"cannot lock .*CPRLIB_CACHE"), locked(tmp_path / "lock"):
+        pass
+
+
+def test_folders_of_the_cache_are_readable_by_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CPRLIB_CACHE", str(tmp_path / "private" / "cache"))
+    before = os.umask(0o077)
+    try:
+        with locked(cache_folder() / "store" / ".locks" / "k"), new_folder(cache_folder() / "store" / "kind" / "k"):
+            pass
+    finally:
+        os.umask(before)
+    for name, mode in {"": 0o755, "store": 0o755, "store/kind": 0o755, "store/kind/k": 0o755, "..": 0o700}.items():
+        assert (cache_folder() / name).stat().st_mode & 0o777 == mode, name
+
+
+def test_relative_cache_is_a_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CPRLIB_CACHE", "cache")
+    assert cache_folder() == tmp_path / "cache"
+    monkeypatch.delenv("CPRLIB_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "xdg")
+    assert cache_folder() == tmp_path / "xdg" / "cprlib"

@@ -76,6 +76,24 @@ def test_errors_are_one_line_and_a_status(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_cache_with_a_space_is_refused_at_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CPRLIB_CACHE", f"{cache} 2")
+    monkeypatch.setattr(bootstrap, "set_up", lambda _arguments: pytest.fail("set up"))
+    assert bootstrap.main(["run"], lambda *_: pytest.fail("ran")) == 4
+    assert "set CPRLIB_CACHE to a path without spaces" in capsys.readouterr().err
+
+
+def test_program_gets_the_whole_path_of_a_relative_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CPRLIB_CACHE", "cache")
+    monkeypatch.setattr(bootstrap, "set_up", lambda _arguments: tmp_path)
+    environments: list[dict[str, str]] = []
+    bootstrap.main(["test"], lambda _path, _command, environment: environments.append(environment))
+    assert environments[0]["CPRLIB_CACHE"] == str(tmp_path / "cache")
+
+
 def test_usage() -> None:
     assert bootstrap.main([]) == 2
     assert bootstrap.main(["frobnicate"]) == 2

@@ -104,6 +104,20 @@ def test_entry_of_a_version_without_digests_of_links_is_complete() -> None:
     assert store.lookup("thing", "k1") == folder
 
 
+def test_damaged_entry_that_cannot_be_removed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    (store.entry("thing", "k1", maker()) / "note").write_text("damaged")
+    monkeypatch.setattr(store, "_remove", lambda _path: None)  # files of another user
+    with pytest.raises(EnvironmentFailure, match="incomplete"):
+        store.entry("thing", "k1", maker())
+
+
+@pytest.mark.parametrize("name", ["a folder", "a:b", "a'b"])
+def test_path_that_builds_cannot_hold_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CPRLIB_CACHE", str(tmp_path / name))
+    with pytest.raises(EnvironmentFailure, match="set CPRLIB_CACHE to a path without spaces"):
+        store.entry("thing", "k1", maker())
+
+
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, BuildFailed("a", "b"), ValueError])
 def test_failed_maker_leaves_nothing(raised: BaseException | type[BaseException]) -> None:
     def make(folder: Path) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cprlib.build import store
-from cprlib.build.apt import ARCHITECTURE, NETWORK_ADVICE, PackageLists, is_recent
+from cprlib.build.apt import ARCHITECTURE, DOWNLOAD_SECONDS, NETWORK_ADVICE, PackageLists, is_recent
 from cprlib.build.control import Remote, stanzas
 from cprlib.deadline import Deadline
 from cprlib.errors import DownloadFailed, EnvironmentFailure
@@ -95,12 +95,14 @@ class SignedLists(PackageLists):
         """Download a file.
 
         :param remote: without a sha256 for a file that is checked later.
+        :raises DownloadFailed: it could not be fetched, or has another sha256.
+        :raises DeadlineExceeded: it took too long.
         """
         import http.client  # noqa: PLC0415 - takes 0.1 s, also in labs, which download nothing
-        import urllib.error  # noqa: PLC0415
         import urllib.request  # noqa: PLC0415
 
         address, total = f"{self._mirror}/{remote.path}", hashlib.sha256()
+        deadline = Deadline(DOWNLOAD_SECONDS, f"the download of {address}")
         temporary = path.with_name(f".{path.name}.new")
         try:
             with (
@@ -108,16 +110,19 @@ class SignedLists(PackageLists):
                 urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer,  # noqa: S310 - the mirror is the user's
                 temporary.open("wb") as target,
             ):
-                while data := answer.read(CHUNK):
+                while data := answer.read1(CHUNK):  # what has arrived
+                    self._progress.raise_if_stopped()
+                    if deadline.expired:
+                        raise deadline.exceeded(f"{target.tell()} bytes", NETWORK_ADVICE)
                     total.update(data)
                     target.write(data)
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
-            temporary.unlink(missing_ok=True)
+            if remote.sha256 and total.hexdigest() != remote.sha256:
+                raise DownloadFailed(purpose, f"{address} differs from the sha256 in Debian's lists", NETWORK_ADVICE)
+            temporary.rename(path)
+        except (OSError, http.client.HTTPException, ValueError) as error:  # URLError and SSLError are OSErrors
             raise DownloadFailed(purpose, f"{address}: {error}", NETWORK_ADVICE) from error
-        if remote.sha256 and total.hexdigest() != remote.sha256:
-            temporary.unlink()
-            raise DownloadFailed(purpose, f"{address} differs from the sha256 in Debian's lists", NETWORK_ADVICE)
-        temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def verified(signed: Path, purpose: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import http.server
 import lzma
 import shutil
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -17,8 +19,10 @@ import pytest
 
 from cprlib.build import debian, signed_lists
 from cprlib.build.apt import MIRROR_VARIABLE
+from cprlib.build.control import Remote
 from cprlib.build.debian import Archive
-from cprlib.build.signed_lists import binary_key, keys_folder, verified
+from cprlib.build.progress import Progress
+from cprlib.build.signed_lists import SignedLists, binary_key, keys_folder, verified
 from cprlib.deadline import SCALE_VARIABLE
 from cprlib.errors import DeadlineExceeded, DownloadFailed, EnvironmentFailure, NotSupported
 
@@ -161,6 +165,45 @@ def test_missing_file_is_a_failed_download(mirror: Mirror) -> None:
     (mirror.top / "pool/tool_1.1-1_all.deb").unlink()
     with pytest.raises(DownloadFailed, match="404"):
         Archive("trixie").download("tool")
+
+
+class Interrupted:
+    """An answer whose connection breaks, or that never ends."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+
+    def __enter__(self) -> Interrupted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read(self, _length: int) -> bytes:
+        if self._error:
+            raise self._error
+        return b"x"
+
+    read1 = read
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.EHOSTUNREACH, "No route to host"), DownloadFailed),
+        (ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC]"), DownloadFailed),
+        (None, DeadlineExceeded),
+    ],
+)
+def test_download_that_breaks_leaves_nothing(
+    error: Exception | None, raised: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Interrupted(error))
+    monkeypatch.setenv(SCALE_VARIABLE, "0.0005")
+    lists = SignedLists("https://mirror", "trixie", tmp_path, Progress())
+    with pytest.raises(raised, match=r"https://mirror/pool/tool\.deb"):
+        lists.fetch([Remote("pool/tool.deb", 1, "00")], tmp_path, "download tool")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_gpgv_is_named(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.build import mutants
 from cprlib.build.mutants import build_mutant, find_mutant, load_mutants, mutants_folder
 from cprlib.build.progress import Progress
-from cprlib.build.series import diff_of, find_series
+from cprlib.build.series import Series, diff_of, find_series
 from cprlib.campaign.mutation.list_page import mutants_page
 from cprlib.errors import UsageError
 from cprlib.files import project_folder
@@ -50,6 +51,18 @@ def test_mutant_is_read(tmp_path: Path) -> None:
     assert one.bases[0] == "10.0"
     assert (two.killed_by, two.patches, two.bases) == (("a-case", "b-case"), (), ("10.0",))
     assert find_mutant("b-two", tmp_path) == two
+
+
+def test_base_without_a_series_is_no_error_of_a_mutant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(base: str) -> Series:
+        raise UsageError(f"build QEMU {base} with a series", "no *.patch")
+
+    monkeypatch.setattr(mutants, "find_series", find)
+    write(tmp_path / "tap" / "a-one.patch", GOOD.replace("Leaves-out: 0002, 0003\n", "") + DIFF)
+    assert [mutant.name for mutant in load_mutants(tmp_path)] == ["a-one"]
+    write(tmp_path / "tap" / "b-two.patch", GOOD)
+    with pytest.raises(UsageError, match=r"build QEMU [\d.]+ with a series"):
+        load_mutants(tmp_path)
 
 
 @pytest.mark.parametrize(

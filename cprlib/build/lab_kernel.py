@@ -17,7 +17,7 @@ from cprlib.build.host_packages import LAB_KERNEL, require_programs
 from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, NotSupported
 from cprlib.files import cache_folder, project_folder
-from cprlib.linux.cgroup import usable_cores
+from cprlib.linux.cgroup import usable_jobs
 from cprlib.process import run
 
 # In order of preference. Seccomp mode, much faster than ptrace, exists since 6.16; 6.12 of stable is the fallback.
@@ -141,7 +141,7 @@ def _compile(source: Path, build: Path, log: Path, progress: Progress) -> None:
     build.mkdir()
     log.write_text("", encoding="utf-8")
     environment = {**build_environment(), "KBUILD_BUILD_USER": "cprlib", "KBUILD_BUILD_HOST": "lab"}
-    common = ["make", "-C", str(source), "ARCH=um", f"O={build}", f"-j{usable_cores()}"]
+    common = ["make", "-C", str(source), "ARCH=um", f"O={build}", f"-j{usable_jobs()}"]
     compiled = 0
 
     with progress.step("configure the lab's kernel", expected.CONFIGURE_KERNEL):

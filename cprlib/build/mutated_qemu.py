@@ -17,7 +17,7 @@ from cprlib.build.qemu import COMPILE_SECONDS, TARGET, Instrumentation, build_qe
 from cprlib.build.series import Series
 from cprlib.build.source_tree import SourceTree
 from cprlib.errors import BuildFailed, EnvironmentFailure
-from cprlib.linux.cgroup import usable_cores
+from cprlib.linux.cgroup import usable_jobs
 from cprlib.qemu.binary import QemuBinary
 
 LIST_FILE = "mutants.json"
@@ -58,7 +58,7 @@ def _compile(tree: SourceTree, series: Series, entry: Path, progress: Progress) 
     """Compile the sources of the series with mutants in them, and write the list of the mutants."""
     weaver = Weaver.of_series(series, tree.pristine, {item.file for item in tree.compile_commands()})
     purpose = "compile generated mutants"
-    command = ["ninja", "-C", str(tree.build), f"-j{usable_cores()}", "-k0", TARGET]  # -k0: all errors at once
+    command = ["ninja", "-C", str(tree.build), f"-j{usable_jobs()}", "-k0", TARGET]  # -k0: all errors at once
 
     def attempt(texts: Mapping[str, bytes]) -> str:
         tree.overwrite(texts)

@@ -22,7 +22,7 @@ from cprlib.build.series import Base, Series, find_base, find_series
 from cprlib.build.source_tree import SourceTree
 from cprlib.errors import BuildFailed, CprlibError, PatchFailed
 from cprlib.files import cache_folder, locked, project_folder, write_json
-from cprlib.linux.cgroup import usable_cores
+from cprlib.linux.cgroup import usable_jobs
 from cprlib.qemu.binary import QemuBinary
 
 TARGET = "qemu-system-x86_64"
@@ -234,7 +234,7 @@ def _compile_once(tree: SourceTree, base: Base, series: Series, archive: Archive
         except BuildFailed as error:  # the build takes longer without it
             discard_precompiled(tree)
             progress.note(f"without a compiled common header: {error.happened}")
-    command = ["ninja", "-C", str(tree.build), f"-j{usable_cores()}", TARGET]
+    command = ["ninja", "-C", str(tree.build), f"-j{usable_jobs()}", TARGET]
     what = f"compile QEMU {base.name} with {len(series.patches) or 'no'} patches"
     run_step(command, what, COMPILE_SECONDS, expected.COMPILE_QEMU)
     return tree.build / TARGET

@@ -14,6 +14,7 @@ from pathlib import Path
 from cprlib.linux.procfs import read_text
 
 MIB = 1 << 20
+COMPILER_MIB = 512  # for one gcc, linkers included
 UNLIMITED = 1 << 60  # control groups of version 1 write a number near 2**63 for no limit
 MOUNT = "sys/fs/cgroup"
 
@@ -24,6 +25,14 @@ def usable_cores(root: Path = Path("/")) -> int:
     :param root: root of the file system; another one for tests.
     """
     return max(1, min([len(os.sched_getaffinity(0)), *(int(share) for share in _cpu_shares(root))]))
+
+
+def usable_jobs(root: Path = Path("/")) -> int:
+    """Number of compilers that can run at once, at least 1: one for each processor, as far as there is memory for them.
+
+    :param root: root of the file system; another one for tests.
+    """
+    return max(1, min(usable_cores(root), usable_memory_mib(root) // COMPILER_MIB))
 
 
 def usable_memory_mib(root: Path = Path("/")) -> int:

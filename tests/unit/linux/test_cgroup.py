@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.linux.cgroup import cpu_limit, memory_limit_mib, usable_cores, usable_memory_mib
+from cprlib.linux.cgroup import cpu_limit, memory_limit_mib, usable_cores, usable_jobs, usable_memory_mib
 
 MIB = 1 << 20
 HOST = {"proc/meminfo": "MemTotal: 32768000 kB\nMemAvailable: 16777216 kB\n", "proc/self/cgroup": "0::/\n"}
@@ -35,6 +35,11 @@ def test_host_without_groups_has_all(tmp_path: Path) -> None:
         None,
         None,
     )
+
+
+@pytest.mark.parametrize(("mib", "jobs"), [(16384, 8), (1100, 2), (300, 1)])
+def test_compilers_fit_into_the_memory(tmp_path: Path, mib: int, jobs: int) -> None:
+    assert usable_jobs(root(tmp_path, {"sys/fs/cgroup/memory.max": f"{mib * MIB}\n"})) == jobs
 
 
 QUOTAS = [("max 100000", 8), ("150000 100000", 1), ("50000 100000", 1), ("400000 100000", 4)]

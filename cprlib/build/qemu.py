@@ -20,7 +20,7 @@ from cprlib.build.progress import Progress
 from cprlib.build.python_env import find_build_python
 from cprlib.build.series import Base, Series, find_base, find_series
 from cprlib.build.source_tree import SourceTree
-from cprlib.errors import BuildFailed, CprlibError, PatchFailed
+from cprlib.errors import OF_MACHINE, BuildFailed, CprlibError, EnvironmentFailure, PatchFailed
 from cprlib.files import cache_folder, locked, project_folder, write_json
 from cprlib.linux.cgroup import usable_jobs
 from cprlib.qemu.binary import QemuBinary
@@ -167,25 +167,41 @@ def find_firmware(archive: Archive) -> Path:
 
 
 def _compile(tree: SourceTree, base: Base, series: Series, archive: Archive, progress: Progress) -> Path:
-    """Compile the base with the series; a source tree that turns out broken is discarded once.
-
-    An error in a file that the series changes is its own: that file is as the series has it, in any tree.
-    """
+    """Compile the base with the series; a source tree that turns out broken is discarded once."""
     reused = tree.is_ready
     try:
         return _compile_once(tree, base, series, archive, progress)
     except (CprlibError, OSError, ValueError) as error:
-        if not reused or isinstance(error, PatchFailed) or _is_in(error, tree, series):
+        if not reused or not _may_be_broken(tree, series, error):
             raise
         progress.note(f"the build in the existing tree failed ({error}); starting from the beginning")
         tree.discard()
         return _compile_once(tree, base, series, archive, progress)
 
 
-def _is_in(error: Exception, tree: SourceTree, series: Series) -> bool:
+def _may_be_broken(tree: SourceTree, series: Series, error: Exception) -> bool:
+    """Whether a tree that failed may be broken; what it has compiled is kept on a slow host, or on a full disk.
+
+    An error in a file that the series changes is its own: that file is as the series has it, in any tree.
+    """
+    try:
+        tree.compile_commands()
+    except EnvironmentFailure:
+        return True
+    if isinstance(error, OSError):
+        return error.errno not in OF_MACHINE
+    if not isinstance(error, CprlibError):
+        return True
+    return (
+        isinstance(error, BuildFailed)
+        and not isinstance(error, PatchFailed)
+        and not store.no_space_message(error)
+        and not _is_in(error, tree, series)
+    )
+
+
+def _is_in(error: BuildFailed, tree: SourceTree, series: Series) -> bool:
     """Whether the compiler found an error in a file that the series changes."""
-    if not isinstance(error, BuildFailed):
-        return False
     files = COMPILER_ERROR.findall(f"{error.happened}\n{error.details}")
     found = {os.path.normpath(tree.build / file) for file in files}
     return any(os.path.normpath(tree.source / name) in found for name in series.touched())

@@ -186,11 +186,17 @@ def disk_full_as_error(tried: str) -> Iterator[None]:
             raise
         raise EnvironmentFailure(tried, str(error), ADVICE_SPACE) from error
     except CprlibError as error:
-        text = f"{error.happened}\n{error.details}"
-        for number in NO_SPACE_ERRORS:
-            if os.strerror(number) in text and error.advice != ADVICE_SPACE:
-                raise EnvironmentFailure(tried, os.strerror(number), ADVICE_SPACE, details=text) from error
+        happened = no_space_message(error)
+        if happened and error.advice != ADVICE_SPACE:
+            text = f"{error.happened}\n{error.details}"
+            raise EnvironmentFailure(tried, happened, ADVICE_SPACE, details=text) from error
         raise
+
+
+def no_space_message(error: CprlibError) -> str:
+    """The message of a full disk in the output of a tool that failed; empty for another failure."""
+    text = f"{error.happened}\n{error.details}"
+    return next((message for number in NO_SPACE_ERRORS if (message := os.strerror(number)) in text), "")
 
 
 def _waiting(progress: Progress, note: str) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cprlib.build.command import error_line
 from cprlib.build.progress import Progress
 from cprlib.build.series import Series, find_base
 from cprlib.build.source_tree import SourceTree
-from cprlib.errors import BuildFailed, DownloadFailed
+from cprlib.errors import BuildFailed, DeadlineExceeded, EnvironmentFailure
 
 OUTPUT = "[1/2] cc\nFAILED: net_tap.c.o\ncc -c ../source/net/tap.c\n../source/{}:3:1: error: expected ';'\n"
 
@@ -26,7 +27,7 @@ class Tree(SourceTree):
         self.discarded += 1
 
 
-def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, commands: bool = True) -> int:
     """How often the tree is discarded when its build ends with an error."""
 
     def fail(*_: object) -> Path:
@@ -35,6 +36,9 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> 
     patch = tmp_path / "0001-x.patch"
     patch.write_text("--- a/net/tap.c\n+++ b/net/tap.c\n@@ -1 +1 @@\n-a\n+b\n")
     tree = Tree(tmp_path)
+    if commands:
+        tree.build.mkdir()
+        (tree.build / "compile_commands.json").write_text("[]")
     monkeypatch.setattr(qemu, "_compile_once", fail)
     with pytest.raises(type(error)):
         qemu._compile(tree, find_base("10.0"), Series((patch,)), None, Progress())  # type: ignore[arg-type]
@@ -50,6 +54,31 @@ def test_compiler_error_in_a_patched_file_keeps_the_tree(
     assert build(tmp_path, monkeypatch, error) == discarded
 
 
-def test_any_other_error_discards_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert build(tmp_path, monkeypatch, BuildFailed("compile QEMU", "ninja: build.ninja: No such file")) == 1
-    assert build(tmp_path, monkeypatch, DownloadFailed("fetch QEMU", "it is gone")) == 1
+@pytest.mark.parametrize(
+    "error",
+    [BuildFailed("compile QEMU", "ninja: x.o: No such file"), ValueError("no JSON"), FileNotFoundError("tap.c")],
+)
+def test_tree_that_may_be_broken_is_discarded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    assert build(tmp_path, monkeypatch, error) == 1
+
+
+def test_tree_without_commands_of_the_compiler_is_discarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = EnvironmentFailure("compile QEMU", "No such file or directory")
+    assert build(tmp_path, monkeypatch, error, commands=False) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeadlineExceeded("compile QEMU", "nothing after 1800 s"),
+        EnvironmentFailure("compile QEMU", "No such file or directory: 'ninja'"),
+        BuildFailed("compile QEMU", "ninja: exit status 1", details="as: x.o: No space left on device"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_tree_is_kept_when_it_is_not_to_blame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    assert build(tmp_path, monkeypatch, error) == 0

@@ -11,14 +11,11 @@ from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import BuildFailed, EnvironmentFailure
-from cprlib.process import describe_status, kill_group, spawn, tail
+from cprlib.process import describe_status, kill_group, mark_environment, spawn, tail
 
-# Settings of the caller that would change what a compiler, make, ninja or the kernel's Makefile does. They are in no
-# key of the store.
-DROPPED_VARIABLES = (
-    *("CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "MAKEFLAGS", "GNUMAKEFLAGS", "NINJA_STATUS"),
-    *("ARCH", "CROSS_COMPILE", "KBUILD_OUTPUT", "KCFLAGS", "LLVM", "PYTHONPATH"),
-)
+# Others could change what a compiler, make, ninja or the kernel's Makefile does, and are in no key of the store: CC,
+# CPATH, LIBRARY_PATH, PKG_CONFIG_PATH, LD, MAKEFLAGS, KCPPFLAGS, LOCALVERSION and many more.
+KEPT_VARIABLES = ("HOME", "LOGNAME", "PATH", "TMPDIR", "USER")
 ERROR_MARKS = (
     " error: ",  # gcc
     "ERROR:",  # meson, configure
@@ -32,12 +29,12 @@ ERROR_MARKS = (
 
 
 def build_environment() -> dict[str, str]:
-    """The environment of compilers and build tools, without compiler flags of the caller.
+    """The environment of compilers and build tools, without settings of the caller that change what they make.
 
     No compiler cache: it makes the first build a fifth slower, and later builds reuse the source tree.
     """
-    kept = {name: value for name, value in os.environ.items() if name not in DROPPED_VARIABLES}
-    return {**kept, "LC_ALL": "C.UTF-8", "CCACHE_DISABLE": "1"}
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    return {**kept, **mark_environment(), "LC_ALL": "C.UTF-8", "CCACHE_DISABLE": "1"}
 
 
 def run_logged(

@@ -81,6 +81,8 @@ def test_compiler_and_flags_of_the_caller_are_not_used(
 ) -> None:
     for name in ("CC", "CFLAGS", "MAKEFLAGS"):
         monkeypatch.setenv(name, "CC=no-such-compiler")
+    (tmp_path / "stdio.h").write_text("#error of the caller\n")
+    monkeypatch.setenv("CPATH", str(tmp_path))
     if program == "agent":
         compile_agent(project_folder() / "images" / "guest", tmp_path)
     else:

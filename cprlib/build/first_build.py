@@ -29,6 +29,7 @@ from cprlib.process import run
 
 GUEST_SECONDS = 600.0
 BUILDING = ("build", "prove", "run")  # commands that need builds
+READING = ("doctor", "report")  # commands that build nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,14 @@ class Builds:
     :param guest: whether the guest image is needed.
     :param lab: whether the lab kernel is needed.
     :param verdict: whether the command ends with the verdict of the whole suite.
+    :param compilers: whether the command itself may build more.
     """
 
     base: str | None = None
     guest: bool = False
     lab: bool = False
     verdict: bool = False
+    compilers: bool = True
 
 
 def builds_of(arguments: Sequence[str], supports_native: Callable[[], bool]) -> Builds:
@@ -55,6 +58,8 @@ def builds_of(arguments: Sequence[str], supports_native: Callable[[], bool]) -> 
     :raises UsageError: ``$CPRLIB_LAB_KERNEL`` names no file.
     """
     command, rest = arguments[0], list(arguments[1:])
+    if command in READING:
+        return Builds(compilers=False)
     if command not in BUILDING or {"-h", "--help"} & set(rest) or (command == "build" and rest):
         return Builds()
     other_qemu = any(word.partition("=")[0] in ("--qemu", "--matrix") for word in rest)
@@ -72,8 +77,8 @@ def build_everything(needed: Builds, progress: Progress) -> Path:
 
     :raises EnvironmentFailure: packages are missing, or a download or build failed.
     """
-    missing = packages_to_install()
     has_python = has_environment()
+    missing = packages_to_install(needed.compilers) if needed.compilers or not has_python else ()
     work = _expected_work(needed, packages=bool(missing), environment=not has_python)
     installed = threading.Event()
     tasks: dict[str, Callable[[Progress], Any]] = {}

@@ -44,6 +44,7 @@ REQUIRED = {
     "bison": "bison",
     "bc": "bc",
 }
+FOR_ENVIRONMENT = ("ca-certificates",)  # of these; and python3-venv
 
 STATIC_LIBC = "libc.a"
 NATIVE_RUN = ("gcc", "make", STATIC_LIBC, "gpgv")  # with a QEMU of the user's: for the guest's agent, and signatures
@@ -114,10 +115,15 @@ def _is_installed(name: str) -> bool:
     return Path(found.stdout.strip()).is_absolute()  # gcc prints the name alone for a file that it does not find
 
 
-def missing_packages() -> tuple[str, ...]:
-    """Names of required packages that are missing."""
+def missing_packages(compilers: bool = True) -> tuple[str, ...]:
+    """Names of required packages that are missing.
+
+    :param compilers: whether builds are needed beside the Python environment.
+    """
     missing = []
     for name, probe in REQUIRED.items():
+        if not compilers and name not in FOR_ENVIRONMENT:
+            continue
         found = Path(probe).exists() if probe.startswith("/") else shutil.which(probe)
         if not found:
             missing.append(name)
@@ -126,22 +132,25 @@ def missing_packages() -> tuple[str, ...]:
     return tuple(missing)
 
 
-def packages_to_install() -> tuple[str, ...]:
+def packages_to_install(compilers: bool = True) -> tuple[str, ...]:
     """Names of required packages that are missing, and that the caller may install.
 
     On a host without apt there are none; what a native run with the user's own QEMU needs is checked, and builds check
     the rest.
 
+    :param compilers: whether builds are needed beside the Python environment.
     :raises MissingPackages: the caller is not root, or there is no apt; holds the command to paste, on one line.
     """
     if not has_apt():
-        require_programs("run here", NATIVE_RUN)
+        if compilers:
+            require_programs("run here", NATIVE_RUN)
         return ()
-    missing = missing_packages()
+    missing = missing_packages(compilers)
     if missing and os.geteuid() != 0:
         before = "" if _has_lists() else "sudo apt-get update && "
         line = f"{before}sudo apt-get install --no-install-recommends {' '.join(missing)}"
-        raise MissingPackages("build here", f"{len(missing)} Debian packages are missing", f"run: {line}")
+        tried = "build here" if compilers else "make the Python environment"
+        raise MissingPackages(tried, f"{len(missing)} Debian packages are missing", f"run: {line}")
     return missing
 
 
@@ -166,7 +175,7 @@ def install_packages(missing: Sequence[str], progress: Progress) -> None:
     except DownloadFailed:  # no lists, or outdated ones; fetch them, with every failure as an error
         _apt_get([*update, "-o", "APT::Update::Error-Mode=any"], "fetch Debian's package lists", progress)
         _apt_get(command, "install Debian packages", progress, detail)
-    still = missing_packages()
+    still = [name for name in missing_packages() if name in missing]
     if still:
         raise MissingPackages("build here", f"apt-get succeeded, but {', '.join(still)} is still missing")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.build import first_build, store, together
+from cprlib.build import first_build, host_packages, store, together
 from cprlib.build.expected import Expected, qemu_work
 from cprlib.build.first_build import Builds, build_everything, builds_of
 from cprlib.build.precompiled import GENERATED, RECORD, ensure_precompiled
@@ -40,7 +40,9 @@ pytestmark = pytest.mark.fast
         ("build", Builds("10.0", True, True)),
         ("build --mutant NAME", Builds()),
         ("run --help", Builds()),
-        ("doctor", Builds()),
+        ("doctor", Builds(compilers=False)),
+        ("report --merge x", Builds(compilers=False)),
+        ("lab run true", Builds()),
         ("test", Builds()),
     ],
 )
@@ -118,12 +120,28 @@ def test_failed_build_ends_the_wait_for_another_run(tmp_path: Path, monkeypatch:
     assert ended == ["waiting"]
 
 
+@pytest.mark.parametrize(("needed", "missing"), [(Builds(), True), (Builds(compilers=False), False)])
+def test_compilers_are_required_by_commands_that_build(
+    needed: Builds, missing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_packages, "REQUIRED", {"gcc": "no-such-program", "ca-certificates": "/etc/passwd"})
+    monkeypatch.setattr(host_packages, "has_apt", lambda: True)
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr(first_build, "has_environment", lambda: False)
+    monkeypatch.setattr(first_build, "ensure_environment", lambda *_, **__: tmp_path)
+    if missing:
+        with pytest.raises(MissingPackages, match=r"install .*gcc"):
+            build_everything(needed, Progress())
+    else:
+        assert build_everything(needed, Progress()) == tmp_path
+
+
 def test_failed_installation_ends_the_builds_that_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def install_packages(missing: Sequence[str], _shown: Progress) -> None:
         assert missing == ("gcc",)
         raise MissingPackages("install packages", "apt-get failed")
 
-    monkeypatch.setattr(first_build, "packages_to_install", lambda: ("gcc",))
+    monkeypatch.setattr(first_build, "packages_to_install", lambda _compilers: ("gcc",))
     monkeypatch.setattr(first_build, "install_packages", install_packages)
     monkeypatch.setattr(together, "STOP_S", 60.0)
     began = time.monotonic()

@@ -136,7 +136,7 @@ def test_interruption_waits_for_apt_get(tmp_path: Path, monkeypatch: pytest.Monk
         wait_for(tmp_path / "begun")
         raise raised
 
-    monkeypatch.setattr(first_build, "packages_to_install", lambda: ("bc",))
+    monkeypatch.setattr(first_build, "packages_to_install", lambda _compilers: ("bc",))
     monkeypatch.setattr(first_build, "_download", interrupt)
     monkeypatch.setattr(first_build, "ensure_environment", lambda *_, **__: pytest.fail("continued"))
     monkeypatch.setattr(host_packages, "_has_lists", lambda: True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cprlib.qemu.facts import QemuFacts
 from cprlib.qemu.wrapper import is_script
 
 KIND, FILE = "qemu-facts", "facts.json"
+PROBING = (Path(inspect.getfile(QemuBinary)), Path(inspect.getfile(QemuFacts)))  # a better probe has other answers
 
 
 def known_facts(qemu: QemuBinary) -> QemuFacts:
@@ -27,7 +29,8 @@ def known_facts(qemu: QemuBinary) -> QemuFacts:
     if not qemu.path.is_file() or is_script(qemu.path):
         return probe(qemu)
     state = qemu.path.stat()
-    key = store.key_of(qemu=f"{qemu.path} {state.st_size} {state.st_mtime_ns} {QemuFacts.__slots__}")
+    file = f"{qemu.path} {state.st_size} {state.st_mtime_ns}"
+    key = store.key_of(qemu=file, **{path.stem: path for path in PROBING})
     with contextlib.suppress(OSError, BadValue):
         if entry := store.lookup(KIND, key):
             return load_json(QemuFacts, (entry / FILE).read_bytes())

@@ -38,6 +38,16 @@ def test_a_binary_is_asked_once_until_it_changes(tmp_path: Path, asked: list[Pat
     assert len(asked) == 2
 
 
+def test_a_better_probe_asks_again(tmp_path: Path, asked: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    qemu, probing = QemuBinary(tmp_path / "qemu"), tmp_path / "binary.py"
+    qemu.path.write_bytes(b"\x7fELF")
+    monkeypatch.setattr(qemu_facts, "PROBING", (probing,), raising=False)
+    for text, count in (("one", 1), ("one", 1), ("two", 2)):
+        probing.write_text(text)
+        known_facts(qemu)
+        assert len(asked) == count
+
+
 def test_a_script_is_always_asked(tmp_path: Path, asked: list[Path]) -> None:
     qemu = QemuBinary(tmp_path / "qemu")
     qemu.path.write_text("#!/bin/sh\n")

@@ -72,7 +72,7 @@ class Archive:
         self.suite = suite
         with_apt = has_apt()
         default = DEFAULT_MIRROR if with_apt else DEFAULT_MIRROR.replace("http:", "https:")
-        self.mirror = os.environ.get(MIRROR_VARIABLE, default).rstrip("/")
+        self.mirror = (os.environ.get(MIRROR_VARIABLE) or default).rstrip("/")
         self._progress = progress or Progress()
         self._folder = cache_folder() / "debian" / store.key_of(mirror=self.mirror)[:12]
         lists: type[PackageLists] = AptLists if with_apt else SignedLists

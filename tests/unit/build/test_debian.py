@@ -91,6 +91,11 @@ def apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeApt:
     return fake
 
 
+def test_empty_mirror_is_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(apt_module.MIRROR_VARIABLE, "")
+    assert Archive("trixie").mirror.endswith("://deb.debian.org/debian")
+
+
 def test_package_is_looked_up_and_fetched_once(apt: FakeApt) -> None:
     package = Archive("trixie").package("tool")
     assert (package.version, package.depends) == ("2.0-1", ("libc6 (>= 2.36)", "a | b"))

@@ -153,12 +153,13 @@ def make_venv(folder: Path, interpreter: Path | str) -> None:
 
 
 def pip_install(folder: Path, arguments: Sequence[str], purpose: str) -> None:
-    """Install packages with pip of an environment; settings of the caller (index, proxy, certificates) apply.
+    """Install packages with pip of an environment; settings of the caller (index, proxy, certificates) apply,
+    but for the user's own packages, which pip refuses in an environment.
 
     :raises DownloadFailed: pip failed; holds its messages.
     """
     command = [str(folder / "bin" / "python3"), "-m", "pip", "install", "--quiet", "--no-compile", *arguments]
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0"}
     try:
         run(command, purpose=purpose, seconds=PIP_SECONDS, env=environment)
     except ProcessFailed as error:

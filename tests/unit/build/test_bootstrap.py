@@ -34,6 +34,20 @@ def test_missing_packages_are_listed_in_one_line_to_paste(monkeypatch: pytest.Mo
     assert caught.value.exit_status == 4
 
 
+def test_pip_installs_into_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, str] = {}
+
+    def run(_command: object, *, env: dict[str, str], **_: object) -> str:
+        given.update(env)
+        return ""
+
+    monkeypatch.setattr(python_env, "run", run)
+    monkeypatch.setenv("PIP_USER", "1")
+    monkeypatch.setenv("PIP_CERT", "/some/ca.pem")
+    python_env.pip_install(tmp_path, ["meson"], "install meson")
+    assert (given["PIP_USER"], given["PIP_CERT"]) == ("0", "/some/ca.pem")
+
+
 def test_no_package_is_installed_when_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_packages, "REQUIRED", {"sh": "sh"})
     monkeypatch.setattr(host_packages, "has_apt", lambda: True)

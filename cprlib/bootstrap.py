@@ -75,7 +75,8 @@ def main(arguments: Sequence[str], execute: Callable[[str, list[str], dict[str, 
         with terminate_on_signals():
             environment = set_up(arguments)
     except Exception as error:
-        return report_error(error)
+        verbose = arguments[0] != "lab" and bool({"-v", "--verbose"} & set(arguments))  # that of `lab` is the command's
+        return report_error(error, verbose=verbose)
     except KeyboardInterrupt:
         print("cprlib: interrupted", file=sys.stderr)
         return INTERRUPTED_STATUS

@@ -90,6 +90,21 @@ def test_errors_are_one_line_and_a_status(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [("run -v", True), ("build lab --verbose", True), ("run", False), ("lab run -- grep -v x", False)],
+)
+def test_details_of_an_error_are_shown_on_request(
+    line: str, shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def set_up(_arguments: object) -> Path:
+        raise BuildFailed("compile", "exit status 1", details="all the output")
+
+    monkeypatch.setattr(bootstrap, "set_up", set_up)
+    assert bootstrap.main(line.split()) == 4
+    assert ("all the output" in capsys.readouterr().err) == shown
+
+
 def test_cache_with_a_space_is_refused_at_once(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,9 +105,14 @@ def compile_static(command: Sequence[str], purpose: str) -> None:
         raise BuildFailed(error.tried, error.happened, advice, details=error.details) from error
 
 
+def find_program(name: str) -> str | None:
+    """The path of a program, which may have another name here; None where it is not installed."""
+    return next((path for other in OTHER_NAMES.get(name, (name,)) if (path := shutil.which(other))), None)
+
+
 def _is_installed(name: str) -> bool:
     if name != STATIC_LIBC:
-        return any(shutil.which(other) for other in OTHER_NAMES.get(name, (name,)))
+        return find_program(name) is not None
     try:
         found = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=False)
     except OSError:

@@ -22,11 +22,11 @@ from pathlib import Path
 from cprlib.build import store
 from cprlib.build.apt import ARCHITECTURE, DOWNLOAD_SECONDS, NETWORK_ADVICE, PackageLists, is_recent
 from cprlib.build.control import Remote, stanzas
+from cprlib.build.host_packages import find_program
 from cprlib.deadline import Deadline
 from cprlib.errors import DownloadFailed, EnvironmentFailure
 from cprlib.files import locked, project_folder
 
-VERIFIERS = ("gpgv", "gpgv2")
 LISTS = {"deb": f"main/binary-{ARCHITECTURE}/Packages.xz", "deb-src": "main/source/Sources.xz"}
 TIMEOUT_S = 30.0  # without a byte
 VERIFY_S = 60.0
@@ -132,7 +132,7 @@ def verified(signed: Path, purpose: str) -> str:
     :raises EnvironmentFailure: there is no gpgv.
     :raises DeadlineExceeded: gpgv did not end.
     """
-    program = next((path for name in VERIFIERS if (path := shutil.which(name))), None)
+    program = find_program("gpgv")
     if program is None:
         raise EnvironmentFailure(purpose, "no gpgv, which checks Debian's signatures", "install gnupg (Fedora: gnupg2)")
     keys, text = signed.with_name("keys.gpg"), signed.with_name("Release")

@@ -6,6 +6,7 @@ Hosts without apt (Fedora, openSUSE, Arch) need programs; they are named with th
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,7 @@ REQUIRED = {
     "bison": "bison",
     "bc": "bc",
 }
+ARCHITECTURE_ADVICE = "use a machine with x86-64, for which QEMU, guest and lab kernel are made"
 FOR_ENVIRONMENT = ("ca-certificates",)  # of these; and python3-venv
 
 STATIC_LIBC = "libc.a"
@@ -62,6 +64,11 @@ MANAGERS: Mapping[str, tuple[str, Mapping[str, str]]] = {  # command, and packag
         {"gpgv": "gnupg", STATIC_LIBC: "glibc", "dpkg-source": "dpkg", "pkg-config": "pkgconf"},
     ),
 }
+
+
+def other_architecture() -> str:
+    """The architecture of this machine when the suite cannot run on it, else empty."""
+    return machine if (machine := platform.machine()) != "x86_64" else ""
 
 
 def has_apt() -> bool:
@@ -145,7 +152,10 @@ def packages_to_install(compilers: bool = True) -> tuple[str, ...]:
 
     :param compilers: whether builds are needed beside the Python environment.
     :raises MissingPackages: the caller is not root, or there is no apt; holds the command to paste, on one line.
+    :raises EnvironmentFailure: this machine cannot run what is built.
     """
+    if compilers and (machine := other_architecture()):
+        raise EnvironmentFailure("build here", f"this machine is {machine}", ARCHITECTURE_ADVICE)
     if not has_apt():
         if compilers:
             require_programs("run here", NATIVE_RUN)

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cprlib.build.host_packages import (
+    ARCHITECTURE_ADVICE,
     LAB_KERNEL,
     NATIVE_RUN,
     QEMU_BUILD,
     has_apt,
     install_advice,
     missing_programs,
+    other_architecture,
 )
 from cprlib.errors import CprlibError, EnvironmentFailure
 from cprlib.files import cache_folder
@@ -122,7 +124,7 @@ def as_json(findings: Sequence[Diagnosis]) -> dict[str, Any]:
 
 def check_host() -> list[Diagnosis]:
     """The checks for running natively, and those that concern a lab as well."""
-    return [*check_native(), check_packages(), check_disk()]
+    return [*check_architecture(), *check_native(), check_packages(), check_disk()]
 
 
 def check_lab() -> list[Diagnosis]:
@@ -192,6 +194,12 @@ def namespaces_advice(root: Path = Path("/")) -> str:
             other = {"0": "1", "1": "0"}[value] if name != MOST_NAMESPACES else "15000"
             return f"{who}; a lab runs without them too. To allow them: sudo sysctl {name}={other}"
     return "the policy of this container or kernel refuses user namespaces; a lab runs without them too"
+
+
+def check_architecture() -> list[Diagnosis]:
+    """A failure on a machine that is not x86-64."""
+    machine = other_architecture()
+    return [Diagnosis("both", "architecture", Level.FAIL, machine, ARCHITECTURE_ADVICE)] if machine else []
 
 
 def check_disk() -> Diagnosis:

@@ -13,7 +13,7 @@ from cprlib.build import host_packages, python_env
 from cprlib.build.command import error_line
 from cprlib.build.lab_kernel import _check_config
 from cprlib.build.progress import LineProgress, Progress, TerminalProgress, seconds_text
-from cprlib.errors import BuildFailed, MissingPackages
+from cprlib.errors import BuildFailed, EnvironmentFailure, MissingPackages
 from cprlib.files import project_folder
 
 pytestmark = pytest.mark.fast
@@ -32,6 +32,15 @@ def test_missing_packages_are_listed_in_one_line_to_paste(monkeypatch: pytest.Mo
     assert "run: sudo apt-get install --no-install-recommends frobnicator" in line
     assert "\n" not in line
     assert caught.value.exit_status == 4
+
+
+def test_other_architecture_is_refused_before_anything_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(EnvironmentFailure, match="this machine is aarch64; use a machine with x86-64"):
+        host_packages.packages_to_install()
+    monkeypatch.setattr(host_packages, "REQUIRED", {})
+    monkeypatch.setattr(host_packages, "_has_ensurepip", lambda: True)
+    assert host_packages.packages_to_install(compilers=False) == ()  # a report can be read anywhere
 
 
 def test_pip_installs_into_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,14 @@ def test_real_host_can_be_examined() -> None:
     assert all(one.advice for one in findings if one.level is Level.FAIL)
 
 
+def test_other_architecture_is_a_failure_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    (found,) = doctor.check_architecture()
+    assert (found.area, found.level, found.seen) == ("both", Level.FAIL, "aarch64")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert doctor.check_architecture() == []
+
+
 def test_no_lab_is_started_where_tests_run_natively(monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[str] = []
     monkeypatch.setattr(doctor, "check_native", lambda: [GOOD, NO_TRACE])

@@ -47,7 +47,7 @@ class LabStreams:
     :param stdout: called with bytes of standard output (with a terminal, of both).
     :param stderr: called with bytes of standard error.
     :param lost: called with the number of the attempt and the reason when a lab dies; the command then starts again, so
-        discard its output.
+        discard its output. It raises the reason when the command is not to start again.
     :param input: descriptor whose bytes go to the terminal of the command.
     :param signals: descriptor with letters T, I, H, which send SIGTERM, SIGINT, SIGHUP to the command.
     """

@@ -65,23 +65,35 @@ def status_connection(uri: str) -> socket.socket:
 
 
 class StatusClient:
-    """Sends messages of one task to the status server of the job (Avocado: core/nrunner/task.py)."""
+    """Sends messages of one task to the status server of the job (Avocado: core/nrunner/task.py).
+
+    The message that finishes the task is sent by :meth:`close`: when another one follows it, Avocado waits forever for
+    the result.
+    """
 
     def __init__(self, identifier: str, job_id: str, uris: Sequence[str]) -> None:
         self._identity = {"id": identifier, "job_id": job_id}
         self._sockets = [status_connection(uri) for uri in uris]
         self._last = 0.0
-        self.finished = False
+        self.result: dict[str, Any] | None = None  # the message that finishes the task
 
     def close(self) -> None:
+        if self.result is not None:
+            self._write(self.result)
         for connection in self._sockets:
             connection.close()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message with the id of the task and a time of the host; the server sorts by time."""
+        """Send a message; of those that finish the task, the first one counts."""
+        if message.get("status") == "finished":
+            self.result = self.result or message
+        else:
+            self._write(message)
+
+    def _write(self, message: dict[str, Any]) -> None:
+        """Write a message with the id of the task and a time of the host; the server sorts by time."""
         self._last = max(time.monotonic(), self._last + 1e-6)
         line = json.dumps({**message, **self._identity, "time": self._last}).encode("ascii") + b"\n"
-        self.finished = self.finished or message.get("status") == "finished"
         for connection in self._sockets:
             with contextlib.suppress(OSError):  # the end of the job kills this process
                 connection.sendall(line)
@@ -141,15 +153,25 @@ class Relay:
         self.client.text("stderr", data)
 
     def lost(self, attempt: int, error: LabLost) -> None:
-        """Move results of a dead lab to ``lost-N``, so that the next lab starts clean."""
+        """Move results of a dead lab to ``lost-N``, so that the next lab starts clean.
+
+        :raises LabLost: none is to start: the test has ended, and its evidence is here.
+        """
         self._part = b""
         self.reasons.append(error.happened)
         self.client.log(f"attempt {attempt} of {ATTEMPTS}: {error.one_line()}\n{error.details}")
+        left = [
+            entry
+            for entry in self.folder.iterdir()
+            if entry.name not in FILES_OF_JOB and not entry.name.startswith("lost-")
+        ]
+        if self.client.result is not None and left:
+            raise error
+        self.client.result = None  # of a virtual machine that had not sent its evidence
         lost_folder = self.folder / f"lost-{attempt}"
-        for entry in list(self.folder.iterdir()):
-            if entry.name not in FILES_OF_JOB and not entry.name.startswith("lost-"):
-                lost_folder.mkdir(exist_ok=True)
-                entry.rename(lost_folder / entry.name)
+        for entry in left:
+            lost_folder.mkdir(exist_ok=True)
+            entry.rename(lost_folder / entry.name)
 
 
 @contextlib.contextmanager
@@ -179,10 +201,15 @@ def _take_templates(folder: Path) -> None:
 
 def run_task(spec: TaskSpec) -> None:
     """Run the task; the job always receives a message that finishes it."""
-    client = StatusClient(spec.identifier, spec.job_id, spec.status_uris)
+    with contextlib.closing(StatusClient(spec.identifier, spec.job_id, spec.status_uris)) as client:
+        client.send({"status": "started", "output_dir": spec.output_dir})
+        _run_lab(spec, client)
+
+
+def _run_lab(spec: TaskSpec, client: StatusClient) -> None:
+    """Run the task in a lab, and write lab.json."""
     folder = Path(spec.output_dir)
     relay = Relay(client, folder)
-    client.send({"status": "started", "output_dir": spec.output_dir})
     returncode: int | None = None  # unknown
     try:
         engine = engine_of_files(spec.files)
@@ -197,8 +224,7 @@ def run_task(spec: TaskSpec) -> None:
         with signals_to_lab() as signals:
             streams = LabStreams(relay.messages, relay.errors, relay.lost, signals=signals)
             returncode = run_in_lab(engine, command, streams)
-        if not client.finished:
-            client.error(f"the process of the test ended without a result (status {returncode})", "TestLost")
+        client.error(f"the process of the test ended without a result (status {returncode})", "TestLost")
     except CprlibError as error:
         client.log(f"{error.one_line()}\n{error.details}")
         client.error(error.one_line(), type(error).__name__)

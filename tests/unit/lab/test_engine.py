@@ -17,8 +17,6 @@ COMMAND = LabCommand(("true",), Path("/"), {})
 class DyingEngine:
     """Loses its first labs; then the command ends with status 1."""
 
-    name = "dying"
-
     def __init__(self, deaths: int) -> None:
         self.deaths = deaths
         self.started = 0

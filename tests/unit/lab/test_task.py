@@ -14,20 +14,24 @@ import pytest
 from cprlib.errors import LabLost
 from cprlib.lab import task
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
-from cprlib.lab.task import TaskSpec, run_task, status_connection
+from cprlib.lab.task import TaskSpec, run_task
 
 pytestmark = pytest.mark.fast
 
 STARTED = b'{"status": "started", "time": 1.0}\n'
 FINISHED = b'{"status": "finished", "result": "pass", "time": 2.0}\n'
+FAILED = FINISHED.replace(b"pass", b"fail")
+
+
+Part = bytes | str | LabLost
 
 
 class ScriptedEngine:
-    """Each attempt plays one script: bytes of standard output, or a LabLost."""
+    """Each attempt plays one script: bytes of standard output, Latin-1 text of standard error, or a LabLost."""
 
-    name = "scripted"
+    leaves = ("half.pcap",)  # in the results folder, when the lab is lost
 
-    def __init__(self, scripts: list[list[bytes | LabLost]], status: int = 0) -> None:
+    def __init__(self, scripts: list[list[Part]], status: int = 0) -> None:
         self.scripts = scripts
         self.status = status
 
@@ -35,9 +39,13 @@ class ScriptedEngine:
         for part in self.scripts.pop(0):
             if isinstance(part, LabLost):
                 assert command.results is not None
-                (command.results / "half.pcap").write_text("half")
+                for name in self.leaves:
+                    (command.results / name).write_text("half")
                 raise part
-            streams.stdout(part)
+            if isinstance(part, str):
+                streams.stderr(part.encode("latin-1"))
+            else:
+                streams.stdout(part)
         return Attempt(self.status, 5.0)
 
 
@@ -68,22 +76,16 @@ def job(tmp_path: Path) -> Iterator[Job]:
     made.server.close()
 
 
-def play(
-    job: Job, monkeypatch: pytest.MonkeyPatch, *scripts: list[bytes | LabLost], status: int = 0
-) -> list[dict[str, Any]]:
+def play(job: Job, monkeypatch: pytest.MonkeyPatch, *scripts: list[Part], status: int = 0) -> list[dict[str, Any]]:
     monkeypatch.setattr(task, "engine_of_files", lambda _: ScriptedEngine(list(scripts), status))
-    sockets: list[socket.socket] = []
-    original = status_connection
-
-    def connect(uri: str) -> socket.socket:
-        sockets.append(original(uri))
-        return sockets[-1]
-
-    monkeypatch.setattr(task, "status_connection", connect)
     run_task(job.spec())
-    for one in sockets:
-        one.close()
     return job.messages()
+
+
+def text_of(messages: list[dict[str, Any]], kind: str) -> str:
+    """What the messages of a kind say; Avocado decodes each of them alone, and ends at an error."""
+    logs = [message["log"]["__base64_encoded__"] for message in messages if message.get("type") == kind]
+    return "".join(base64.b64decode(log).decode() for log in logs)
 
 
 def test_messages_are_relayed_in_order_with_the_task_id(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +93,7 @@ def test_messages_are_relayed_in_order_with_the_task_id(job: Job, monkeypatch: p
     assert [message["status"] for message in messages] == ["started", "running", "running", "finished"]
     assert messages[0]["output_dir"] == str(job.results)
     assert messages[2]["type"] == "stdout"
-    assert base64.b64decode(messages[2]["log"]["__base64_encoded__"]) == b"noise\n"
+    assert text_of(messages, "stdout") == "noise\n"
     assert {(message["id"], message["job_id"]) for message in messages} == {("1-a.py:A.test", "job")}
     times = [message["time"] for message in messages]
     assert times == sorted(set(times))
@@ -120,3 +122,26 @@ def test_two_lost_labs_finish_the_task_as_lab_lost(job: Job, monkeypatch: pytest
     assert "died again" in messages[-1]["fail_reason"]
     record = json.loads((job.results / "lab.json").read_text())
     assert record == {"engine": "scripted", "returncode": None, "attempts": 2, "lost": ["died", "died again"]}
+
+
+def test_result_is_the_last_message(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Avocado waits forever for the result of a task whose latest message is another one."""
+    messages = play(job, monkeypatch, [STARTED, FINISHED, "late words", b"noise\n"])
+    assert [message["status"] for message in messages] == ["started", "running", "running", "finished"]
+    assert messages[-1]["time"] == max(message["time"] for message in messages)
+    assert (text_of(messages, "stderr"), text_of(messages, "stdout")) == ("late words", "noise\n")
+
+
+def test_lab_that_dies_after_the_result_is_not_repeated(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = play(job, monkeypatch, [STARTED, FINISHED, LabLost("run", "died")], [STARTED, FAILED])
+    assert [message["result"] for message in messages if message["status"] == "finished"] == ["pass"]
+    assert (job.results / "half.pcap").exists()
+    record = json.loads((job.results / "lab.json").read_text())
+    assert (record["attempts"], record["lost"]) == (1, ["died"])
+
+
+def test_lab_that_takes_its_results_along_is_repeated(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual machine sends its results at the end."""
+    monkeypatch.setattr(ScriptedEngine, "leaves", ())
+    messages = play(job, monkeypatch, [STARTED, FINISHED, LabLost("run", "died")], [STARTED, FAILED])
+    assert [message["result"] for message in messages if message["status"] == "finished"] == ["fail"]

@@ -6,6 +6,7 @@ The spawner starts it as ``python -m cprlib.lab.task SPEC``, one process for eac
 from __future__ import annotations
 
 import base64
+import codecs
 import contextlib
 import json
 import os
@@ -75,6 +76,7 @@ class StatusClient:
         self._identity = {"id": identifier, "job_id": job_id}
         self._sockets = [status_connection(uri) for uri in uris]
         self._last = 0.0
+        self._decoders: dict[str, codecs.IncrementalDecoder] = {}  # by kind of text
         self.result: dict[str, Any] | None = None  # the message that finishes the task
 
     def close(self) -> None:
@@ -99,9 +101,14 @@ class StatusClient:
                 connection.sendall(line)
 
     def text(self, kind: str, data: bytes) -> None:
-        """Send text for a file of the task: ``log`` (debug.log), ``stdout`` or ``stderr``."""
-        encoded = {"__base64_encoded__": base64.b64encode(data).decode("ascii")}
-        self.send({"status": "running", "type": kind, "log": encoded, "encoding": "utf-8"})
+        """Send text for a file of the task: ``log`` (debug.log), ``stdout`` or ``stderr``.
+
+        :param data: may end within a character. What is no UTF-8 is replaced: Avocado ends at it, for all tests.
+        """
+        decoder = self._decoders.setdefault(kind, codecs.getincrementaldecoder("utf-8")("replace"))
+        if text := decoder.decode(data):
+            encoded = {"__base64_encoded__": base64.b64encode(text.encode()).decode("ascii")}
+            self.send({"status": "running", "type": kind, "log": encoded, "encoding": "utf-8"})
 
     def log(self, line: str) -> None:
         self.text("log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} lab: {line}".encode())

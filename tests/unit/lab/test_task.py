@@ -145,3 +145,14 @@ def test_lab_that_takes_its_results_along_is_repeated(job: Job, monkeypatch: pyt
     monkeypatch.setattr(ScriptedEngine, "leaves", ())
     messages = play(job, monkeypatch, [STARTED, FINISHED, LabLost("run", "died")], [STARTED, FAILED])
     assert [message["result"] for message in messages if message["status"] == "finished"] == ["fail"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [(("bad \xff byte\n",), "bad \N{REPLACEMENT CHARACTER} byte\n"), (("\xc3", "\xbcber\n"), "\u00fcber\n")],
+)
+def test_text_that_is_no_utf_8_is_decoded(
+    job: Job, monkeypatch: pytest.MonkeyPatch, parts: tuple[str, ...], text: str
+) -> None:
+    messages = play(job, monkeypatch, [STARTED, *parts, FINISHED])
+    assert text_of(messages, "stderr") == text

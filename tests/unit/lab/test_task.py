@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 
 from cprlib.errors import LabLost
+from cprlib.files import project_folder
 from cprlib.lab import task
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
-from cprlib.lab.task import TaskSpec, run_task
+from cprlib.lab.task import LONGEST_TEST, TaskSpec, run_task
+from cprlib.testing.live_update_test import LiveUpdateTest
 
 pytestmark = pytest.mark.fast
 
@@ -156,3 +159,13 @@ def test_text_that_is_no_utf_8_is_decoded(
 ) -> None:
     messages = play(job, monkeypatch, [STARTED, *parts, FINISHED])
     assert text_of(messages, "stderr") == text
+
+
+def test_limit_is_twice_that_of_the_longest_test() -> None:
+    limits = [
+        int(number)
+        for path in (project_folder() / "tests" / "functional").glob("*.py")
+        for number in re.findall(r"^    timeout = (\d+)$", path.read_text(), re.MULTILINE)
+    ]
+    assert limits
+    assert max([LiveUpdateTest.timeout, *limits]) * 2 == LONGEST_TEST

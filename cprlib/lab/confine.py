@@ -9,8 +9,11 @@ library only. Layers, each used where the host allows it:
   also work in a plain chroot and cannot leak;
 * no capabilities but those over files: with more, root inside could reach mounts of the host through /proc/PID/root
   of another process;
-* Landlock: writing only below the given folders (Linux 5.13);
-* without a read-only clone: chmod, chown and similar calls, which Landlock does not cover, do nothing.
+* Landlock: writing only below the given folders (Linux 5.13), and in the results folder only files and folders:
+  a program of the host would follow a link that the lab made there;
+* a filter of system calls (x86-64) for what these leave: without a read-only clone, chmod, chown and similar calls do
+  nothing, and truncate(2) is refused where Landlock does not cover it (before Linux 6.2); without Landlock, links and
+  pipes are refused.
 
 SPEC is JSON, see :class:`Spec`. The report, one JSON object with the layers in force or ``error``, is written to
 descriptor ``report``.
@@ -29,7 +32,7 @@ import signal
 import struct
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
@@ -46,8 +49,14 @@ FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 1, 6
 # linux/landlock.h: rights to change files, by the version of the interface that added them.
 WRITE_RIGHTS = {1: 0b1_1111_1111_0010, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
 MAKE_DEVICE_RIGHTS = 1 << 6 | 1 << 11
+MAKE_SPECIAL_RIGHTS = 1 << 9 | 1 << 10 | 1 << 12  # sockets, pipes, symbolic links
+TRUNCATE_VERSION = 3  # the first version that covers truncate(2)
 FILE_RIGHTS = 1 << 1 | 1 << 14
 TCP_RIGHTS, SCOPES = 0b11, 0b11
+# arch/x86/entry/syscalls/syscall_64.tbl
+METADATA_CALLS = (90, 91, 92, 93, 94, 132, 188, 189, 190, 197, 198, 199, 235, 260, 261, 268, 280, 452, 463, 466)
+TRUNCATE_CALLS = (76,)
+SPECIAL_FILE_CALLS = (88, 133, 259, 266)  # symlink, mknod, mknodat, symlinkat
 SIGNALLED = 128  # added to the number of a signal, as in shells
 
 
@@ -191,8 +200,11 @@ def _private_folder(place: str) -> tuple[int, str, str]:
     return folder, place, ""
 
 
-def landlock(folders: list[int]) -> int:
-    """Forbid writing except below the given folders and to /dev/null; returns the version, 0 for none."""
+def landlock(memory: int, folders: list[int]) -> int:
+    """Forbid writing except below the given folders and to /dev/null; returns the version, 0 for none.
+
+    :param memory: the kernel's own folder, in which it makes a socket.
+    """
     try:
         version = call(libc.syscall, SYS_LANDLOCK_CREATE_RULESET, None, 0, 1)
     except OSError:
@@ -201,7 +213,8 @@ def landlock(folders: list[int]) -> int:
     attributes = struct.pack("=QQQ", handled, TCP_RIGHTS if version >= 4 else 0, SCOPES if version >= 6 else 0)
     size = 24 if version >= 6 else 16 if version >= 4 else 8
     ruleset = call(libc.syscall, SYS_LANDLOCK_CREATE_RULESET, attributes, size, 0)
-    rules = [(folder, handled & ~MAKE_DEVICE_RIGHTS) for folder in folders]
+    rules = [(memory, handled & ~MAKE_DEVICE_RIGHTS)]
+    rules += [(folder, handled & ~(MAKE_DEVICE_RIGHTS | MAKE_SPECIAL_RIGHTS)) for folder in folders]
     if os.path.exists("/dev/null"):
         rules.append((os.open("/dev/null", os.O_PATH | os.O_CLOEXEC), handled & FILE_RIGHTS))
     for descriptor, rights in rules:
@@ -212,17 +225,18 @@ def landlock(folders: list[int]) -> int:
     return version
 
 
-def ignore_metadata_calls() -> bool:
-    """Make chmod, chown, utime and setxattr succeed without effect (x86-64 only)."""
+def filter_calls(ignored: Sequence[int], refused: Sequence[int]) -> bool:
+    """Make system calls succeed without effect, and others fail with EPERM; False where it cannot (x86-64 only)."""
     if platform.machine() != "x86_64":
         return False
-    numbers = (90, 91, 92, 93, 94, 132, 188, 189, 190, 197, 198, 199, 235, 260, 261, 268, 280, 452, 463, 466)
     load, equal, give = 0x20, 0x15, 0x06
+    allow, error = 0x7FFF0000, 0x00050000  # linux/seccomp.h; the error's number is added, 0 for success
     program = [struct.pack("=HBBI", load, 0, 0, 4), struct.pack("=HBBI", equal, 1, 0, 0xC000003E)]
-    program += [struct.pack("=HBBI", give, 0, 0, 0x7FFF0000), struct.pack("=HBBI", load, 0, 0, 0)]
-    for index, number in enumerate(numbers):
-        program.append(struct.pack("=HBBI", equal, len(numbers) - index, 0, number))
-    program += [struct.pack("=HBBI", give, 0, 0, 0x7FFF0000), struct.pack("=HBBI", give, 0, 0, 0x00050000)]
+    program += [struct.pack("=HBBI", give, 0, 0, allow), struct.pack("=HBBI", load, 0, 0, 0)]
+    for number in (*ignored, *refused):
+        program += [struct.pack("=HBBI", equal, 0, 1, number)]
+        program += [struct.pack("=HBBI", give, 0, 0, error if number in ignored else error | errno.EPERM)]
+    program += [struct.pack("=HBBI", give, 0, 0, allow)]
     code = ctypes.create_string_buffer(b"".join(program))
     header = struct.pack("@HP", len(program), ctypes.addressof(code))
     call(libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -281,8 +295,12 @@ def prepare(spec: Spec, shared: str) -> dict[str, Any]:
         os.set_inheritable(root, True)  # a detached mount ends with its last descriptor
     os.chdir("/")
     drop_capabilities()
-    report["landlock"] = landlock([memory, *folders]) if "landlock" in spec["layers"] else 0
-    report["metadata_ignored"] = root < 0 and ignore_metadata_calls()
+    version = report["landlock"] = landlock(memory, folders) if "landlock" in spec["layers"] else 0
+    ignored = METADATA_CALLS if root < 0 else ()
+    refused = [*(TRUNCATE_CALLS if root < 0 and version < TRUNCATE_VERSION else ())]
+    refused += SPECIAL_FILE_CALLS if not version else ()
+    filtered = bool(ignored or refused) and filter_calls(ignored, refused)
+    report["metadata_ignored"] = root < 0 and filtered
     return report
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,8 @@ from cprlib.build.host_packages import (
 )
 from cprlib.errors import CprlibError, EnvironmentFailure
 from cprlib.files import cache_folder
-from cprlib.lab.checks_native import Diagnosis, Level, check_native
+from cprlib.lab.checks_native import Diagnosis, Level, Result, check_native
+from cprlib.lab.confine import TRUNCATE_VERSION
 from cprlib.lab.engine import DEFAULT_MEMORY_MIB, LabCommand, LabStreams
 from cprlib.lab.engines import build_init, find_kernel
 from cprlib.lab.uml import LAYERS, UmlEngine, confined, places_for_memory
@@ -33,6 +34,7 @@ from cprlib.process import describe_status, spawn
 
 Mode = Literal["native", "lab"]
 CACHE_NEEDED_MIB = 6144
+HOST_READ_ONLY = "host read-only"  # the check's name
 REPORT_FD = 1  # of the launcher: its standard output
 MOST_NAMESPACES = "user.max_user_namespaces"
 NAMESPACE_SETTINGS = (  # sysctl, the value that forbids user namespaces, what it means
@@ -166,22 +168,34 @@ def check_confinement() -> list[Diagnosis]:
         os.rmdir(report["leftover"])
         level, seen = Level.WARN, f"{seen}, which is no tmpfs: slower, and written to disk"
     found = [("memory of a lab", level, seen, advice if level is Level.WARN else "")]
-    level, landlock = Level.PASS, f"Landlock {report['landlock']}" if report["landlock"] else ""
-    if report["readonly"]:
-        second = f" and {landlock}" if landlock else "; this kernel has no Landlock as a second layer"
-        seen = f"by a read-only clone of the mounts{second}"
-    elif landlock:
-        seen = f"by {landlock}; chmod and chown of host files do nothing"
-    else:
-        level, seen = Level.WARN, "neither Landlock nor namespaces: a faulty test could write all that you can write"
-    advice = "use Linux 5.13 or newer with landlock in its list of LSMs, or allow user namespaces"
-    found.append(("host read-only", level, seen, advice if level is Level.WARN else ""))
+    found.append((HOST_READ_ONLY, *host_protection(report)))
     if report["namespaces"]:
         found.append(("namespaces", Level.PASS, "a lab has its own processes and no network", ""))
     else:
         seen = f"refused ({report['namespaces_refused']}): processes of a lab are visible among yours"
         found.append(("namespaces", Level.WARN, seen, namespaces_advice()))
     return [Diagnosis("lab", *one) for one in found]
+
+
+def host_protection(report: Mapping[str, Any]) -> Result:
+    """What keeps a lab from writing files of the host.
+
+    :param report: of the launcher.
+    """
+    version = report["landlock"]
+    if report["readonly"]:
+        second = f" and Landlock {version}" if version else "; this kernel has no Landlock as a second layer"
+        return Level.PASS, f"by a read-only clone of the mounts{second}", ""
+    if not version:
+        seen = "neither Landlock nor namespaces: a faulty test could write all that you can write"
+        return Level.WARN, seen, "use Linux 5.13 or newer with landlock in its list of LSMs, or allow user namespaces"
+    if not report["metadata_ignored"]:
+        seen = f"by Landlock {version}, which does not cover chmod and chown of the host's files"
+        return Level.WARN, seen, "allow user namespaces"
+    if version < TRUNCATE_VERSION:
+        seen = f"by Landlock {version}, which does not cover truncation; truncate(2) is refused"
+        return Level.WARN, seen, "use Linux 6.2 or newer, or allow user namespaces"
+    return Level.PASS, f"by Landlock {version}; chmod and chown of host files do nothing", ""
 
 
 def namespaces_advice(root: Path = Path("/")) -> str:

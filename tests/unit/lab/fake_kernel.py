@@ -48,6 +48,13 @@ match arguments[0]:
         with open(f"{sources[0]}/{arguments[1]}", "w", encoding="ascii") as stream:
             stream.write("evidence")
         os.write(control, b"exit 0\n")
+    case "special-files":
+        for make in (os.mkfifo, lambda path: os.symlink("/etc", path)):
+            try:
+                make(f"{sources[0]}/special")
+            except PermissionError:
+                os.write(stdout, b"refused ")
+        os.write(control, b"exit 0\n")
     case "wait":
         letter = os.read(control, 1)
         os.write(stdout, letter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -15,13 +16,26 @@ import pytest
 from cprlib.lab import confine
 
 READ_ONLY_PROC = 'mount --make-rprivate / && mount -o remount,bind,ro /proc && exec "$@"'
+OLD_LANDLOCK = """
+import json, os, sys
+from cprlib.lab import confine
+real = confine.call
+def call(function, *arguments):
+    return 2 if arguments[:2] == (confine.SYS_LANDLOCK_CREATE_RULESET, None) else real(function, *arguments)
+confine.call = call
+report = confine.prepare(json.loads(sys.argv[1]), "as in a container")
+try:
+    os.truncate(sys.argv[2], 0)
+except PermissionError:
+    print(json.dumps(report))
+"""
 WITHOUT_RIGHTS = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
-def spec(place: Path, report: int = 1) -> str:
+def spec(place: Path, report: int = 1, argv: tuple[str, ...] = ("true",)) -> str:
     return json.dumps(
         {
-            "argv": [shutil.which("true") or "/bin/true"],
+            "argv": [shutil.which(argv[0]), *argv[1:]],
             "folders": [],
             "folder_fds": [],
             "memory": 8,
@@ -73,3 +87,17 @@ def test_lab_starts_where_the_mapping_cannot_be_written() -> None:
     assert report["namespaces"] is False
     assert "Read-only file system" in report["namespaces_refused"]
     assert report["landlock"] or report["metadata_ignored"]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter knows the system calls of x86-64")
+def test_truncation_is_refused_where_landlock_does_not_cover_it(tmp_path: Path) -> None:
+    """As on Linux 5.19 to 6.1, whose Landlock has version 2."""
+    try:
+        confine.call(confine.libc.syscall, confine.SYS_LANDLOCK_CREATE_RULESET, None, 0, 1)
+    except OSError:
+        pytest.skip("this kernel has no Landlock")
+    (tmp_path / "precious").write_text("kept")
+    command = [sys.executable, "-c", OLD_LANDLOCK, spec(tmp_path), str(tmp_path / "precious")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (tmp_path / "precious").read_text() == "kept"
+    assert json.loads(done.stdout)["metadata_ignored"]

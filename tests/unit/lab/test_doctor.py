@@ -196,6 +196,7 @@ def test_setting_that_forbids_user_namespaces_is_named(tmp_path: Path, setting: 
 
 def test_refused_uid_map_is_a_warning_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     report = {"memory": "a tmpfs", "leftover": "", "landlock": 4, "readonly": False, "namespaces": False}
+    report["metadata_ignored"] = True
     report["namespaces_refused"] = "/proc/self/uid_map: Operation not permitted"
     monkeypatch.setattr(doctor, "prepare_only", lambda: report)
     found = {one.name: one for one in doctor.check_confinement()}
@@ -217,3 +218,22 @@ def test_a_pid_namespace_of_its_own_is_no_place_for_native_runs(tmp_path: Path) 
     (tmp_path / "pid").touch()
     level, _, advice = check_process_ids(tmp_path / "pid")
     assert (level, "--pid=host" in advice) == (Level.FAIL, True)
+
+
+@pytest.mark.parametrize(
+    ("readonly", "landlock", "filtered", "level", "words"),
+    [
+        (True, 0, False, Level.PASS, "no Landlock as a second layer"),
+        (False, 4, True, Level.PASS, "chmod and chown of host files do nothing"),
+        (False, 4, False, Level.WARN, "does not cover chmod"),
+        (False, 2, True, Level.WARN, "does not cover truncation"),
+        (False, 0, True, Level.WARN, "could write all that you can write"),
+    ],
+)
+def test_what_a_lab_could_write_is_named(
+    readonly: bool, landlock: int, filtered: bool, level: Level, words: str
+) -> None:
+    report = {"readonly": readonly, "landlock": landlock, "metadata_ignored": filtered}
+    found, seen, advice = doctor.host_protection(report)
+    assert (found, bool(advice)) == (level, level is Level.WARN)
+    assert words in seen

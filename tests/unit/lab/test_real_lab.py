@@ -58,13 +58,14 @@ def test_root_inside_cannot_write_the_host(engine: UmlEngine, tmp_path: Path, la
     precious.write_text("kept")
     results = tmp_path / "results"
     results.mkdir()
+    truncate = f"{sys.executable} -I -S -c 'import os; os.truncate(\"/mnt/host{precious}\", 0)'"  # by its path
     script = f"""
         echo inside > {precious} && cat {precious}
         mkdir -p /mnt/host
         for root in / /proc/1/root/ /proc/self/root/ /proc/self/cwd/; do
             mount -t hostfs -o $root none /mnt/host || continue
             mount -o remount,rw /mnt/host
-            echo lost > /mnt/host{precious}; rm -f /mnt/host{precious}; touch /mnt/host{tmp_path}/new
+            echo lost > /mnt/host{precious}; rm -f /mnt/host{precious}; {truncate}; touch /mnt/host{tmp_path}/new
             umount /mnt/host
         done
     """

@@ -123,6 +123,16 @@ def test_only_the_results_folder_is_writable(kernel: Path, tmp_path: Path, layer
     assert {entry.name for entry in tmp_path.iterdir()} == {results.name, "precious", "linux"}
 
 
+@pytest.mark.parametrize("layers", LAYER_SETS)
+def test_results_folder_gets_no_special_files(kernel: Path, tmp_path: Path, layers: tuple[str, ...]) -> None:
+    """A program of the host would follow a link, or wait for a pipe."""
+    results, heard = tmp_path / "results", Heard()
+    results.mkdir()
+    attempt(kernel, "special-files", layers=layers, results=results, heard=heard)
+    assert heard.out == b"refused refused "
+    assert list(results.iterdir()) == []
+
+
 def test_lab_has_no_network(kernel: Path) -> None:
     heard = Heard()
     if shutil.which("ip") is None:

@@ -39,6 +39,7 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 NAMESPACES = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38  # linux/prctl.h
+CAPABILITY_VERSION = 0x20080522  # linux/capability.h: three sets of 32 bits, twice
 KEPT_CAPABILITIES = range(5)  # linux/capability.h: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID
 # The same numbers on every architecture (asm-generic/unistd.h).
 SYS_OPEN_TREE, SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT, SYS_MOUNT_SETATTR = 428, 430, 431, 432, 442
@@ -245,7 +246,14 @@ def filter_calls(ignored: Sequence[int], refused: Sequence[int]) -> bool:
 
 
 def drop_capabilities() -> None:
-    """Limit the capabilities after exec to those over files, for root too."""
+    """Limit the capabilities after exec to those over files, for root too.
+
+    Inheritable ones, which some containers give to root, are not limited by the bounding set.
+    """
+    header, sets = struct.pack("=Ii", CAPABILITY_VERSION, 0), ctypes.create_string_buffer(24)
+    call(libc.capget, header, sets)
+    effective, permitted, _, effective_high, permitted_high, _ = struct.unpack("=6I", sets.raw)
+    call(libc.capset, header, struct.pack("=6I", effective, permitted, 0, effective_high, permitted_high, 0))
     for capability in range(64):
         if capability not in KEPT_CAPABILITIES and libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
             break  # past the last one, or not root
@@ -265,7 +273,6 @@ def prepare(spec: Spec, shared: str) -> dict[str, Any]:
     :param shared: why it shares the namespaces of the host; empty when it does not.
     """
     separate = not shared
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if spec["cpu"] is not None:
         os.sched_setaffinity(0, {spec["cpu"]})
     report: dict[str, Any] = {"namespaces": separate, "readonly": False, "memory": "private tmpfs", "leftover": ""}
@@ -353,6 +360,7 @@ def be_init(spec: Spec, alive: int, watched: int) -> int:
 
 
 def main() -> int:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # this process repeats the signal that ended the kernel
     spec: Spec = json.loads(sys.argv[1])
     parent = os.getppid()  # this process dies with it; unshare() may have cleared that for a moment
     shared = unshare(spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -101,3 +102,24 @@ def test_truncation_is_refused_where_landlock_does_not_cover_it(tmp_path: Path) 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (tmp_path / "precious").read_text() == "kept"
     assert json.loads(done.stdout)["metadata_ignored"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="inheritable capabilities are root's")
+def test_inheritable_capabilities_end_with_exec(tmp_path: Path) -> None:
+    """As of root in a container of Docker before 20.10.14."""
+    launcher = [sys.executable, "-I", "-S", confine.__file__]
+    command = ["setpriv", "--inh-caps=+sys_admin", *launcher, spec(tmp_path, 2, ("grep", "Cap", "/proc/self/status"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    sets = dict(line.split(":\t") for line in done.stdout.splitlines())
+    assert int(sets["CapInh"], 16) == 0
+    assert int(sets["CapPrm"], 16) >> max(confine.KEPT_CAPABILITIES) + 1 == 0
+
+
+def test_launcher_leaves_no_core(tmp_path: Path) -> None:
+    """It ends as the kernel has ended, by SIGABRT in a panic."""
+    command = [sys.executable, "-I", "-S", confine.__file__, spec(tmp_path, 1, ("sleep", "60"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as launcher:
+        assert launcher.stdout is not None
+        launcher.stdout.read(1)  # the report
+        assert resource.prlimit(launcher.pid, resource.RLIMIT_CORE) == (0, 0)
+        launcher.kill()

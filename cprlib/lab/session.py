@@ -198,6 +198,11 @@ class LabSession:
         if self.results is not None and self._results_announced == self.results.tell():
             self._forward("control")(b"Q")
 
+    def finish_report(self) -> None:
+        """Read the rest of the report; the launcher has ended."""
+        while data := os.read(self.channels.ours["report"], 1 << 16):
+            self.report += data
+
     def remove_leftover(self) -> None:
         """Remove the folder of the memory file, which a running kernel does not need."""
         for report in self._reports():

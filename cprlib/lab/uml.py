@@ -92,19 +92,22 @@ class UmlEngine:
                 keep=[fd for name, fd in channels.theirs.items() if name not in ("report", "console")],
                 layers=list(self.layers),
             )
-            with spawn(
-                launcher,
-                purpose="start a lab",
-                env={"PATH": os.environ.get("PATH", os.defpath), **mark_environment()},
-                stdout=channels.theirs["console"],
-                stderr=channels.theirs["console"],
-                pass_fds=list(channels.theirs.values()),
-            ) as child:
-                channels.close_theirs()
-                session = LabSession(command, streams, channels, child, BOOT_SECONDS)
-                try:
+            session = None
+            try:
+                with spawn(
+                    launcher,
+                    purpose="start a lab",
+                    env={"PATH": os.environ.get("PATH", os.defpath), **mark_environment()},
+                    stdout=channels.theirs["console"],
+                    stderr=channels.theirs["console"],
+                    pass_fds=list(channels.theirs.values()),
+                ) as child:
+                    channels.close_theirs()
+                    session = LabSession(command, streams, channels, child, BOOT_SECONDS)
                     return session.run()
-                finally:
+            finally:
+                if session:
+                    session.finish_report()  # it may have been interrupted before it read any of it
                     session.remove_leftover()
 
     def _arguments(self, command: LabCommand, channels: Channels, memory_fd: int) -> list[str]:

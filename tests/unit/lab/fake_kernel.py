@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Replaces the kernel on the channels of images/lab/init.c; the first argument of the job selects the behaviour."""
 
+import itertools
 import os
 import re
 import signal
@@ -28,6 +29,9 @@ sys.stdout.flush()
 match arguments[0]:
     case "die-booting":
         os.kill(os.getpid(), signal.SIGKILL)
+    case "boot-slowly":
+        for number in itertools.count():
+            os.mkdir(f"{os.environ['TMPDIR']}/{number}")
     case "broken":
         os.write(control, b"broken mount /proc: No such device\n")
         time.sleep(30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -173,6 +174,20 @@ def test_memory_on_disk_leaves_no_file(kernel: Path, tmp_path: Path, monkeypatch
     assert attempt(kernel, "speak", layers=("landlock",), memory=64).returncode == 7
     with pytest.raises(LabLost):
         attempt(kernel, "die-booting", layers=("landlock",), memory=64)
+    assert list(place.iterdir()) == []
+
+
+def test_interrupted_boot_leaves_no_folder(kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setattr(uml, "places_for_memory", lambda: [str(place)])
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(KeyboardInterrupt):
+            attempt(kernel, "boot-slowly", layers=("landlock",), memory=64)
+    finally:
+        signal.signal(signal.SIGALRM, before)
     assert list(place.iterdir()) == []
 
 

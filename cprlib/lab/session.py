@@ -96,7 +96,6 @@ class LabSession:
         boot_seconds: float,
         results: IO[bytes] | None = None,
     ) -> None:
-        self.boot_seconds = boot_seconds
         self.results = results
         self.command = command
         self.streams = streams
@@ -125,10 +124,7 @@ class LabSession:
                 selector.register(self.streams.input, selectors.EVENT_READ, self._forward("terminal"))
             open_readers = len(readers)
             while open_readers:
-                events = selector.select(self.deadline.remaining)
-                if not events and self.deadline.expired:
-                    self._on_deadline()
-                for key, _ in events:
+                for key, _ in selector.select(self.deadline.remaining):
                     try:
                         data = os.read(key.fd, 1 << 16)
                     except ConnectionResetError:
@@ -138,6 +134,8 @@ class LabSession:
                     else:
                         selector.unregister(key.fd)
                         open_readers -= key.fd in ours.values()
+                if open_readers and self.deadline.expired:  # also while there is output
+                    self._on_deadline()
         status = self.child.wait()
         if self.returncode is None or self.boot_ms is None:
             raise self._lost(status)
@@ -215,10 +213,10 @@ class LabSession:
 
     def _on_deadline(self) -> None:
         if self.boot_ms is None:
-            raise LabLost("boot a lab", f"no message within {self.boot_seconds:.0f} s", details=self._evidence())
+            raise LabLost("boot a lab", f"no message within {self.deadline.seconds:.0f} s", details=self._evidence())
         if self.terminating:
             raise Deadline(self.command.seconds, "the command in the lab to end").exceeded(
-                f"nor within {GRACE_SECONDS:.0f} s after SIGTERM", details=self._evidence()
+                f"nor within {self.deadline.seconds:.0f} s after SIGTERM", details=self._evidence()
             )
         self.terminating = True
         self._forward("control")(b"T")

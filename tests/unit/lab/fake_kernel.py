@@ -66,6 +66,9 @@ match arguments[0]:
     case "deaf":
         while True:
             time.sleep(1)
+    case "flood":
+        while True:
+            os.write(stdout, b"y" * 4096)
     case "shell":
         status = os.spawnv(os.P_WAIT, "/bin/sh", ["sh", "-c", arguments[1]])  # noqa: S606
         os.write(control, b"exit %d\n" % status)

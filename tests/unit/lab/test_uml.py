@@ -161,6 +161,20 @@ def test_slow_command_gets_sigterm_then_is_killed(kernel: Path, monkeypatch: pyt
         attempt(kernel, "deaf", seconds=0.2)
 
 
+def test_limit_holds_while_output_flows(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SCALE_VARIABLE, "2")
+    monkeypatch.setattr(session, "GRACE_SECONDS", 0.6)
+    end = time.monotonic() + 10
+
+    def read_slowly(_: bytes) -> None:
+        assert time.monotonic() < end, "the limit has no effect"
+        time.sleep(0.02)
+
+    command = LabCommand(("flood",), Path("/"), {}, seconds=0.2)
+    with pytest.raises(DeadlineExceeded, match=r"nothing after 0.4 s \(nor within 1 s after SIGTERM"):
+        UmlEngine(kernel, Path("/init")).attempt(command, LabStreams(read_slowly, read_slowly))
+
+
 def test_no_room_for_memory_is_reported(kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uml, "places_for_memory", lambda: ["/dev/shm", "/nowhere"])  # noqa: S108
     with pytest.raises(LabFailure, match="/nowhere: No such file"):

@@ -63,10 +63,12 @@ def choose_engine(native: bool, lab: str | None, report: Callable[[str], None]) 
 
     :param native: run on this host, whatever the doctor finds.
     :param lab: use this engine, whatever the doctor finds.
-    :param report: called with the reason when neither is given and the doctor decides.
+    :param report: called with the reason when neither is given and the doctor decides, and with a warning when a lab
+        could write files of the host.
     :raises EnvironmentFailure: the suite can run neither on this host nor in a lab.
     """
     if lab:
+        warn_of_writing(check_confinement() if lab == "uml" else (), report)
         return lab
     if native:
         return None
@@ -79,7 +81,15 @@ def choose_engine(native: bool, lab: str | None, report: Callable[[str], None]) 
     if failed := failures(findings, "lab"):
         first = failed[0]
         raise EnvironmentFailure("run the suite", f"{first.name}: {first.seen}", first.advice or "see cprlib doctor")
+    warn_of_writing(findings, report)
     return "uml"
+
+
+def warn_of_writing(findings: Iterable[Diagnosis], report: Callable[[str], None]) -> None:
+    """Report a warning when a lab could write files of the host."""
+    for one in findings:
+        if one.name == HOST_READ_ONLY and one.level is Level.WARN:
+            report(f"warning: labs are not kept from writing this host's files: {one.seen}; {one.advice}")
 
 
 def explain(findings: Sequence[Diagnosis]) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cprlib.errors import LabLost
 
@@ -48,6 +48,7 @@ class LabStreams:
     :param stderr: called with bytes of standard error.
     :param lost: called with the number of the attempt and the reason when a lab dies; the command then starts again, so
         discard its output. It raises the reason when the command is not to start again.
+    :param confined: called with the report of the launcher when a lab has booted: the layers that protect the host.
     :param input: descriptor whose bytes go to the terminal of the command.
     :param signals: descriptor with letters T, I, H, which send SIGTERM, SIGINT, SIGHUP to the command.
     """
@@ -55,6 +56,7 @@ class LabStreams:
     stdout: Writer
     stderr: Writer
     lost: Callable[[int, LabLost], None] = lambda attempt, error: None  # noqa: ARG005
+    confined: Callable[[Mapping[str, Any]], None] = lambda report: None  # noqa: ARG005
     input: int | None = None
     signals: int | None = None
 

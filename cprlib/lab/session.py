@@ -174,6 +174,8 @@ class LabSession:
             word, _, rest = line.decode(errors="replace").partition(" ")
             if word == "ready":
                 self.remove_leftover()
+                for report in self._reports():
+                    self.streams.confined(report)
                 self.boot_ms = (time.monotonic() - self.started) * 1000
                 self.deadline = Deadline(self.command.seconds, "the command in the lab to end")
             elif word == "results":

@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,7 @@ from cprlib.process import describe_status
 LAB_FILE = "lab.json"
 LONGEST_TEST = 2400.0  # seconds, scaled: twice the longest limit of a test, which ends the test itself
 LAB_TMPDIR = "/tmp"  # noqa: S108 - in the memory of the lab
+LAYERS = ("namespaces", "readonly", "landlock", "metadata_ignored")  # in the report of the launcher
 FILES_OF_JOB = ("debug.log", "stdout", "stderr", "output", "whiteboard", LAB_FILE)
 
 
@@ -140,6 +141,7 @@ class Relay:
         self.client = client
         self.folder = folder
         self.reasons: list[str] = []  # why labs were lost
+        self.layers: Mapping[str, Any] = {}  # that protect the host from the lab
         self._part = b""
 
     def messages(self, data: bytes) -> None:
@@ -158,6 +160,10 @@ class Relay:
     def errors(self, data: bytes) -> None:
         """Handle standard error of the runner and of children of the test."""
         self.client.text("stderr", data)
+
+    def confined(self, report: Mapping[str, Any]) -> None:
+        """Keep the layers that protect the host."""
+        self.layers = {name: report[name] for name in LAYERS if name in report}
 
     def lost(self, attempt: int, error: LabLost) -> None:
         """Move results of a dead lab to ``lost-N``, so that the next lab starts clean.
@@ -229,7 +235,7 @@ def _run_lab(spec: TaskSpec, client: StatusClient) -> None:
             spec.memory,
         )
         with signals_to_lab() as signals:
-            streams = LabStreams(relay.messages, relay.errors, relay.lost, signals=signals)
+            streams = LabStreams(relay.messages, relay.errors, relay.lost, relay.confined, signals=signals)
             returncode = run_in_lab(engine, command, streams)
         client.error(f"the process of the test ended without a result (status {returncode})", "TestLost")
     except CprlibError as error:
@@ -240,7 +246,8 @@ def _run_lab(spec: TaskSpec, client: StatusClient) -> None:
         raise
     finally:
         attempts = max(1, len(relay.reasons) + (returncode is not None))
-        record = {"engine": spec.engine, "returncode": returncode, "attempts": attempts, "lost": relay.reasons}
+        record: dict[str, Any] = {"engine": spec.engine, "returncode": returncode, "attempts": attempts}
+        record |= {"lost": relay.reasons, "layers": relay.layers}
         _take_templates(folder)
         with contextlib.suppress(CprlibError):
             write_json(folder / LAB_FILE, record, mode=0o600)

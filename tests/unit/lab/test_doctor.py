@@ -237,3 +237,22 @@ def test_what_a_lab_could_write_is_named(
     found, seen, advice = doctor.host_protection(report)
     assert (found, bool(advice)) == (level, level is Level.WARN)
     assert words in seen
+
+
+@pytest.mark.parametrize("lab", ["uml", None])
+def test_run_is_warned_of_labs_that_can_write(monkeypatch: pytest.MonkeyPatch, lab: str | None) -> None:
+    reported: list[str] = []
+    level = Level.WARN
+    monkeypatch.setattr(doctor, "check_native", lambda: [NO_VHOST])
+    monkeypatch.setattr(
+        doctor, "check_confinement", lambda: [Diagnosis("lab", doctor.HOST_READ_ONLY, level, "neither", "use another")]
+    )
+    monkeypatch.setattr(doctor, "check_boot", lambda: GOOD)
+    assert doctor.choose_engine(False, lab, reported.append) == "uml"
+    assert [text for text in reported if text.startswith("warning: ")] == [
+        "warning: labs are not kept from writing this host's files: neither; use another"
+    ]
+    level = Level.PASS
+    reported.clear()
+    doctor.choose_engine(False, lab, reported.append)
+    assert not [text for text in reported if text.startswith("warning: ")]

@@ -39,6 +39,7 @@ class ScriptedEngine:
         self.status = status
 
     def attempt(self, command: LabCommand, streams: LabStreams) -> Attempt:
+        streams.confined({"landlock": 3, "memory": "private tmpfs"})
         for part in self.scripts.pop(0):
             if isinstance(part, LabLost):
                 assert command.results is not None
@@ -124,7 +125,8 @@ def test_two_lost_labs_finish_the_task_as_lab_lost(job: Job, monkeypatch: pytest
     assert messages[-1]["fail_class"] == "LabLost"
     assert "died again" in messages[-1]["fail_reason"]
     record = json.loads((job.results / "lab.json").read_text())
-    assert record == {"engine": "scripted", "returncode": None, "attempts": 2, "lost": ["died", "died again"]}
+    expected = {"engine": "scripted", "returncode": None, "attempts": 2, "lost": ["died", "died again"]}
+    assert record == {**expected, "layers": {"landlock": 3}}
 
 
 def test_result_is_the_last_message(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

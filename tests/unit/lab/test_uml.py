@@ -10,7 +10,9 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,6 +134,14 @@ def test_results_folder_gets_no_special_files(kernel: Path, tmp_path: Path, laye
     attempt(kernel, "special-files", layers=layers, results=results, heard=heard)
     assert heard.out == b"refused refused "
     assert list(results.iterdir()) == []
+
+
+def test_layers_in_force_are_reported(kernel: Path) -> None:
+    reports: list[Mapping[str, Any]] = []
+    streams = LabStreams(bytearray().extend, bytearray().extend, confined=reports.append)
+    UmlEngine(kernel, Path("/init"), ()).attempt(LabCommand(("speak",), Path("/"), {}), streams)
+    (report,) = reports
+    assert (report["namespaces"], report["readonly"], report["landlock"]) == (False, False, 0)
 
 
 def test_lab_has_no_network(kernel: Path) -> None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import socket
-import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -22,8 +20,7 @@ from cprlib.build import store
 from cprlib.build.debian import Archive, with_new_look_ups
 from cprlib.build.guest_image import SUITE, find_cloud_kernel, find_file, unpack_kernel
 from cprlib.build.initramfs import CpioArchive, read_modules
-from cprlib.deadline import Deadline
-from cprlib.errors import LabFailure, UsageError
+from cprlib.errors import LabFailure, LabLost, UsageError
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.host_files import disk_of, named_files, project_files, python_files, system_files
 from cprlib.lab.session import Channels, LabSession, compile_init, encode_job, init_source
@@ -32,7 +29,6 @@ from cprlib.qemu.command_line import option_value
 
 BOOT_SECONDS = 90.0
 PORTS = ("stdout", "stderr", "control", "results")  # in the order of images/lab/init.c, from 1
-CONNECT_SECONDS = 20.0
 MODULES = (
     *("virtio_blk", "overlay", "tun", "tap", "vhost_net", "kvm_amd", "kvm_intel", "bridge", "8021q", "veth"),
     *("macvtap", "dummy", "sch_netem", "sch_prio", "sch_ingress", "cls_u32", "act_gact", "ifb", "af_packet"),
@@ -60,33 +56,29 @@ class KvmEngine:
         for disk in self.disks:  # a run may be longer than disks without a user stay in the store
             with contextlib.suppress(OSError):
                 os.utime(disk.parent)
-        with contextlib.ExitStack() as stack:
-            job = os.memfd_create("lab-job")
-            stack.callback(os.close, job)
-            with open(job, "wb", closefd=False) as stream:
+        with _channels() as channels, tempfile.TemporaryFile() as results:
+            with open(channels.theirs["job"], "wb", closefd=False) as stream:
                 stream.write(encode_job(command, "-"))
-            ports = {name: stack.enter_context(_listener()) for name in PORTS}
-            console, console_end = os.pipe()
-            channels = stack.enter_context(Channels({"console": console}, {"console": console_end}))
-            child = stack.enter_context(
-                spawn(
-                    self._arguments(command, job, ports),
-                    purpose="start a lab",
-                    stdout=console_end,
-                    stderr=console_end,
-                    pass_fds=[job],
-                )
-            )
-            channels.close_theirs()
-            for name, listener in ports.items():
-                channels.ours[name] = _accept(listener, child, console)
-            results = stack.enter_context(tempfile.TemporaryFile())
-            attempt = LabSession(command, streams, channels, child, BOOT_SECONDS, results).run()
+            with spawn(
+                self._arguments(command, channels.theirs),
+                purpose="start a lab",
+                stdout=channels.theirs["console"],
+                stderr=channels.theirs["console"],
+                pass_fds=list(channels.theirs.values()),
+            ) as child:
+                channels.close_theirs()
+                session = LabSession(command, streams, channels, child, BOOT_SECONDS, results)
+                try:
+                    attempt = session.run()
+                except LabLost as error:
+                    if session.boot_ms is None and (child.returncode or 0) > 0:  # a kernel that dies ends it with 0
+                        raise _refusal(session.console) from error
+                    raise
             if command.results is not None:
                 _unpack(results, command.results)
             return attempt
 
-    def _arguments(self, command: LabCommand, job: int, ports: dict[str, socket.socket]) -> list[str]:
+    def _arguments(self, command: LabCommand, descriptors: Mapping[str, int]) -> list[str]:
         named = named_files(command.argv)
         disks = [*([disk_of("named", named)] if named else []), *self.disks]
         # One processor of a fixed model: with more, or with "max", the lab kernel was sometimes corrupted.
@@ -96,42 +88,37 @@ class KvmEngine:
         arguments += ["-append", "console=ttyS0 quiet loglevel=4 panic=-1 no_timer_check mitigations=off"]
         arguments += ["-serial", "stdio"]
         arguments += ["-device", "virtio-serial-pci"]  # the first virtio device: its ports are /dev/vport0p*
-        for index, path in enumerate([f"/proc/self/fd/{job}", *disks]):
+        for index, path in enumerate([f"/proc/self/fd/{descriptors['job']}", *disks]):
             arguments += [
                 "-blockdev",
                 f"file,node-name=f{index},filename={option_value(path)},read-only=on,locking=off",
             ]
             arguments += ["-device", f"virtio-blk-pci,drive=f{index}"]
-        for index, (name, listener) in enumerate(ports.items(), 1):
-            address = listener.getsockname()[1:].decode()
-            arguments += ["-chardev", f"socket,id={name},path={address},abstract=on"]
+        for index, name in enumerate(PORTS, 1):
+            arguments += ["-chardev", f"socket,id={name},fd={descriptors[name]}"]
             arguments += ["-device", f"virtserialport,chardev={name},nr={index},name={name}"]
         return arguments
 
 
 @contextlib.contextmanager
-def _listener() -> Iterator[socket.socket]:
-    """An abstract socket: no file is left when this process is killed."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"\0cprlib-lab-{secrets.token_hex(16)}")
-        listener.listen(1)
-        yield listener
+def _channels() -> Iterator[Channels]:
+    """A pipe for the console, sockets for the ports, and the job: without names, so that no other program connects."""
+    with Channels() as channels:
+        channels.ours["console"], channels.theirs["console"] = os.pipe()
+        for name in PORTS:
+            here, there = socket.socketpair()
+            channels.ours[name], channels.theirs[name] = here.detach(), there.detach()
+        channels.theirs["job"] = os.memfd_create("lab-job")
+        yield channels
 
 
-def _accept(listener: socket.socket, child: subprocess.Popen[str], console: int) -> int:
-    deadline = Deadline(CONNECT_SECONDS, "QEMU to connect its ports")
-    listener.settimeout(0.1)
-    while True:
-        try:
-            return listener.accept()[0].detach()
-        except TimeoutError:
-            if child.poll() is not None or deadline.expired:
-                output = ""
-                os.set_blocking(console, False)
-                with contextlib.suppress(OSError):
-                    output = os.read(console, 4000).decode(errors="replace").strip()
-                happened = output.rpartition("\n")[2] or "no output from QEMU"
-                raise LabFailure("start a lab", happened, "use engine uml: --lab=uml") from None
+def _refusal(console: bytes) -> LabFailure:
+    """The error of a QEMU that did not start.
+
+    :param console: its output.
+    """
+    last = console.decode(errors="replace").strip().rpartition("\n")[2] or "no output from QEMU"
+    return LabFailure("start a lab", last, "use engine uml: --lab=uml")
 
 
 def build_kvm_engine(qemu: Sequence[str], built: Sequence[Path]) -> KvmEngine:

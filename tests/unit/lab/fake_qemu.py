@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Replaces QEMU and images/lab/init.c: connects the ports and sends results as an archive."""
+"""Replaces QEMU and images/lab/init.c: sends results as an archive."""
 
 import io
 import re
@@ -9,9 +9,8 @@ import tarfile
 
 line = " ".join(sys.argv)
 ports = {}
-for name, path in re.findall(r"socket,id=(\w+),path=([\w-]+),abstract=on", line):
-    ports[name] = socket.socket(socket.AF_UNIX)
-    ports[name].connect(f"\0{path}")
+for name, descriptor in re.findall(r"socket,id=(\w+),fd=(\d+)", line):
+    ports[name] = socket.socket(fileno=int(descriptor))
 match = re.search(r"filename=(/proc/self/fd/\d+),", line)
 assert match is not None
 with open(match[1], "rb") as disk:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import socket
 import sys
 from collections.abc import Iterator
@@ -142,12 +143,13 @@ class UmlEngine:
 def reserved_core() -> Iterator[int]:
     """A core that no other lab of this user has reserved; any core when all are reserved.
 
-    The reservation is a file lock, which the kernel drops when its holder ends.
+    The reservation is a file lock, which the kernel drops when its holder ends. Other users and containers have locks
+    of their own: the order is random, so that not all of them have the same core.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    cores = list(os.sched_getaffinity(0))
+    random.shuffle(cores)
     with contextlib.ExitStack() as stack:
-        core = next((core for core in cores if _reserve(core, stack)), None)
-        yield cores[os.getpid() % len(cores)] if core is None else core
+        yield next((core for core in cores if _reserve(core, stack)), cores[0])
 
 
 def _reserve(core: int, stack: contextlib.ExitStack) -> bool:

@@ -251,16 +251,28 @@ def test_each_lab_reserves_another_core(tmp_path: Path, monkeypatch: pytest.Monk
     with contextlib.ExitStack() as stack:
         assert {stack.enter_context(reserved_core()) for _ in cores} == cores
         assert stack.enter_context(reserved_core()) in cores
-    with reserved_core() as core:
-        assert core == min(cores)
+    with contextlib.ExitStack() as stack:
+        assert {stack.enter_context(reserved_core()) for _ in cores} == cores
 
 
 def test_error_ends_the_reservation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     with pytest.raises(BlockingIOError, match="body"), reserved_core():
         raise BlockingIOError("body")
-    with reserved_core() as core:
-        assert core == min(os.sched_getaffinity(0))
+    cores = os.sched_getaffinity(0)
+    with contextlib.ExitStack() as stack:
+        assert {stack.enter_context(reserved_core()) for _ in cores} == cores
+
+
+def test_labs_of_two_users_get_different_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a cache of its own, and no lock of the other one."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    taken = set()
+    for user in range(20):
+        monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / str(user)))
+        with reserved_core() as core:
+            taken.add(core)
+    assert len(taken) > 1
 
 
 def test_read_only_cache_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from cprlib.lab.schedule import parallel_tests
 from cprlib.linux.cgroup import cpu_limit, memory_limit_mib, usable_cores, usable_memory_mib
 from cprlib.linux.ioctls import VHOST_SET_OWNER
 from cprlib.linux.kernel_trace import reads_of_taps
-from cprlib.linux.libc import KCMP_NUMBERS, same_open_file, unshare_network
+from cprlib.linux.libc import KCMP_NUMBERS, duplicate_descriptor, same_open_file, unshare_network
 from cprlib.linux.procfs import read_text
 from cprlib.linux.tap import open_tap
 from cprlib.linux.tracefs import EventUnusable
@@ -28,7 +29,12 @@ from cprlib.process import run
 ENOUGH_MEMORY_MIB = 2048
 FIRST_PID_NAMESPACE = 0xEFFFFFFC  # linux/proc_ns.h PROC_PID_INIT_INO
 CAP_SYS_PTRACE = 19  # linux/capability.h
+CHILDS_DESCRIPTOR = 0  # any that every child has
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+ACCESS_ADVICE = "get access to that file or folder; CPRLIB_CACHE and TMPDIR name other folders"
+SECCOMP_ADVICE = "a seccomp filter of this container refuses it: run it with --cap-add SYS_PTRACE, or use the lab"
+
+Area = Literal["native", "lab", "both"]
 
 
 class Level(enum.StrEnum):
@@ -50,7 +56,7 @@ class Diagnosis:
     :param advice: what the user can do; may be empty.
     """
 
-    area: Literal["native", "lab", "both"]
+    area: Area
     name: str
     level: Level
     seen: str
@@ -60,20 +66,33 @@ class Diagnosis:
 Result = tuple[Level, str, str]  # of a check: level, seen, advice
 
 
+def examine(area: Area, name: str, check: Callable[[], Diagnosis]) -> Diagnosis:
+    """Run one check; what it cannot look at is a failure, not the end of the report."""
+    try:
+        return check()
+    except OSError as error:
+        return Diagnosis(area, name, Level.FAIL, f"cannot be checked: {error}", ACCESS_ADVICE)
+
+
+def _diagnose(area: Area, name: str, check: Callable[[], Result]) -> Diagnosis:
+    return examine(area, name, lambda: Diagnosis(area, name, *check()))
+
+
 def check_native() -> list[Diagnosis]:
     """All checks, in the order of the report."""
-    checks: tuple[tuple[Literal["native", "both"], str, Callable[[], Result]], ...] = (
+    checks: tuple[tuple[Area, str, Callable[[], Result]], ...] = (
         *(("native", name, check) for name, check in _native_checks().items()),
         ("both", "rights", check_rights),
         ("both", "memory", check_memory),
         ("both", "processors", check_processors),
     )
-    return [Diagnosis(area, name, *check()) for area, name, check in checks]
+    return [_diagnose(area, name, check) for area, name, check in checks]
 
 
 def supports_native() -> bool:
     """Whether tests can run natively; needs the standard library only."""
-    return all(check()[0] is not Level.FAIL for check in _native_checks().values())
+    checks = _native_checks().items()
+    return all(_diagnose("native", name, check).level is not Level.FAIL for name, check in checks)
 
 
 def _native_checks() -> dict[str, Callable[[], Result]]:
@@ -84,6 +103,7 @@ def _native_checks() -> dict[str, Callable[[], Result]]:
         "vhost-net": check_vhost,
         "process ids": check_process_ids,
         "kcmp": check_kcmp,
+        "copies of descriptors": check_copies,
         "drop tracepoint": check_tracefs,
     }
 
@@ -116,18 +136,17 @@ def check_namespaces() -> Result:
     """Create a network namespace, which takes CAP_SYS_ADMIN."""
     if _in_child(unshare_network):
         return Level.PASS, "can be created", ""
-    seen = "need root here"
+    seen = "need CAP_SYS_ADMIN here"
     if _in_child(lambda: unshare_network(user=True)):
         seen += ", or a user namespace, which may have no access to /dev/vhost-net"
-    return Level.FAIL, seen, "run as root, or use the lab, which needs no rights"
+    return Level.FAIL, seen, "run as root, in a container with CAP_SYS_ADMIN; or use the lab, which needs no rights"
 
 
 def check_tun() -> Result:
     try:
         os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        advice = "load the module tun" if error.errno != errno.EACCES else "get access to /dev/net/tun"
-        return Level.FAIL, f"/dev/net/tun: {error.strerror}", advice
+        return _cannot_open("/dev/net/tun", "tun", error)
 
     def make() -> None:
         unshare_network()
@@ -143,14 +162,21 @@ def check_vhost() -> Result:
     try:
         descriptor = os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        return Level.FAIL, f"/dev/vhost-net: {error.strerror}", "load the module vhost_net"
+        return _cannot_open("/dev/vhost-net", "vhost_net", error)
     try:
         fcntl.ioctl(descriptor, VHOST_SET_OWNER)
     except OSError as error:
-        return Level.FAIL, f"VHOST_SET_OWNER fails: {error.strerror}", ""
+        advice = "raise the limits on processes and memory: vhost starts a worker; or use the lab"
+        return Level.FAIL, f"VHOST_SET_OWNER fails: {error.strerror}", advice
     finally:
         os.close(descriptor)
     return Level.PASS, "accepts an owner", ""
+
+
+def _cannot_open(device: str, module: str, error: OSError) -> Result:
+    refused = error.errno in (errno.EACCES, errno.EPERM)
+    advice = f"get access to {device}" if refused else f"load the module {module}"
+    return Level.FAIL, f"{device}: {error.strerror}", advice
 
 
 def check_process_ids(namespace: Path = Path("/proc/self/ns/pid")) -> Result:
@@ -175,24 +201,53 @@ def check_kcmp() -> Result:
         equal = _in_child(compare)
     if equal:
         return Level.PASS, "compares descriptors of two processes", ""
-    return Level.FAIL, "cannot compare descriptors of two processes", ptrace_advice()
+    return Level.FAIL, "cannot compare descriptors of two processes", kcmp_advice()
 
 
-def ptrace_advice(root: Path = Path("/")) -> str:
-    """Why a process may not look into another one here, and what to do.
+def check_copies() -> Result:
+    """Copy a descriptor of a child by pidfd_getfd(2), as tests do with those of a QEMU."""
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        os.close(duplicate_descriptor(child, CHILDS_DESCRIPTOR))
+    except OSError as error:
+        return Level.FAIL, f"pidfd_getfd: {error.strerror}", ptrace_advice()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return Level.PASS, "can be made of a child's", ""
+
+
+def kcmp_advice(root: Path = Path("/")) -> str:
+    """What to do where kcmp(2) fails.
 
     :param root: root of the file system; another one for tests.
     """
-    status = dict(line.partition(":")[::2] for line in read_text(root / "proc/self/status").splitlines())
+    return SECCOMP_ADVICE if _is_filtered(root) else "use a kernel with CONFIG_KCMP, or the lab"
+
+
+def _is_filtered(root: Path) -> bool:
+    return _status(root).get("Seccomp", "0").strip() == "2"
+
+
+def _status(root: Path) -> dict[str, str]:
+    return dict(line.partition(":")[::2] for line in read_text(root / "proc/self/status").splitlines())
+
+
+def ptrace_advice(root: Path = Path("/")) -> str:
+    """Why a process may not trace its child here, and what to do.
+
+    :param root: root of the file system; another one for tests.
+    """
     scope = read_text(root / "proc/sys/kernel/yama/ptrace_scope").strip()
-    may_trace = int(status.get("CapEff", "0"), 16) >> CAP_SYS_PTRACE & 1
+    may_trace = int(_status(root).get("CapEff", "0"), 16) >> CAP_SYS_PTRACE & 1
     if scope == "3":
         return "kernel.yama.ptrace_scope is 3, which only a reboot changes: set it to 1 at boot, or use the lab"
     if scope == "2" and not may_trace:
         return "kernel.yama.ptrace_scope is 2: run as root, or sysctl kernel.yama.ptrace_scope=1"
-    if status.get("Seccomp", "0").strip() == "2":
-        return "a seccomp filter of this container refuses it: run it with --cap-add SYS_PTRACE, or use the lab"
-    return "use a kernel with CONFIG_KCMP and a user with the right to ptrace, or the lab"
+    return SECCOMP_ADVICE if _is_filtered(root) else "get the right to trace processes (CAP_SYS_PTRACE), or use the lab"
 
 
 def check_tracefs(roots: Sequence[Path] = TRACEFS) -> Result:

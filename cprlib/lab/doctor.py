@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,10 +23,11 @@ from cprlib.build.host_packages import (
 )
 from cprlib.errors import CprlibError, EnvironmentFailure
 from cprlib.files import cache_folder
-from cprlib.lab.checks_native import Diagnosis, Level, Result, check_native
+from cprlib.lab.checks_native import Diagnosis, Level, Result, check_native, examine
 from cprlib.lab.confine import TRUNCATE_VERSION
-from cprlib.lab.engine import DEFAULT_MEMORY_MIB, LabCommand, LabStreams
+from cprlib.lab.engine import LabCommand, LabStreams
 from cprlib.lab.engines import build_init, find_kernel
+from cprlib.lab.schedule import lab_memory_mib
 from cprlib.lab.uml import LAYERS, UmlEngine, confined, places_for_memory
 from cprlib.linux.procfs import read_text
 from cprlib.process import describe_status, spawn
@@ -98,11 +98,9 @@ def explain(findings: Sequence[Diagnosis]) -> str:
     if mode == "native":
         return "Tests run natively: this host supports all of them."
     missing = ", ".join(one.name for one in failures(findings, "native"))
-    text = f"Tests run in a lab: natively, this host fails in {missing}."
-    blocked = failures(findings, "lab")
-    if blocked:
-        text += f" A lab cannot be used either: {', '.join(one.name for one in blocked)}."
-    return text
+    if blocked := ", ".join(one.name for one in failures(findings, "lab")):
+        return f"Tests cannot run here: natively, this host fails in {missing}; a lab fails in {blocked}."
+    return f"Tests run in a lab: natively, this host fails in {missing}."
 
 
 def render_text(findings: Sequence[Diagnosis], colour: bool = False) -> str:
@@ -136,21 +134,26 @@ def as_json(findings: Sequence[Diagnosis]) -> dict[str, Any]:
 
 def check_host() -> list[Diagnosis]:
     """The checks for running natively, and those that concern a lab as well."""
-    return [*check_architecture(), *check_native(), check_packages(), check_disk()]
+    return [
+        *check_architecture(),
+        *check_native(),
+        examine("both", "Debian's packages", check_packages),
+        examine("both", "disk", check_disk),
+    ]
 
 
 def check_lab() -> list[Diagnosis]:
     """The checks for a lab alone; they start one."""
-    return [*check_confinement(), check_boot()]
+    return [*check_confinement(), examine("lab", "lab", check_boot)]
 
 
 def prepare_only() -> dict[str, Any]:
     """The report of the launcher when it starts ``true`` instead of a kernel."""
     launcher = confined(
         argv=[shutil.which("true") or "/bin/true"],
-        folders=[tempfile.gettempdir()],  # nothing is written: `true` runs
+        folders=["/"],  # nothing is written: `true` runs
         folder_fds=[REPORT_FD + 100],
-        memory=DEFAULT_MEMORY_MIB,
+        memory=lab_memory_mib(),
         memory_fd=REPORT_FD + 101,
         places=places_for_memory(),
         cpu=None,
@@ -169,8 +172,11 @@ def prepare_only() -> dict[str, Any]:
 
 def check_confinement() -> list[Diagnosis]:
     """Check the layers between a lab and files of the host, and the folder for its memory."""
-    report = prepare_only()
-    advice = f"give {DEFAULT_MEMORY_MIB + 64} MiB to /dev/shm, or set TMPDIR to a tmpfs with that room"
+    try:
+        report = prepare_only()
+    except OSError as error:
+        report = {"error": str(error)}
+    advice = f"give {lab_memory_mib() + 64} MiB to /dev/shm, or set TMPDIR to a tmpfs with that room"
     if "error" in report:
         return [Diagnosis("lab", "memory of a lab", Level.FAIL, str(report["error"]), advice)]
     level, seen = Level.PASS, f"in {report['memory']}"
@@ -262,7 +268,8 @@ def check_boot() -> Diagnosis:
     except CprlibError as error:
         return Diagnosis("lab", name, Level.WARN, f"its kernel: {error.happened}", "cprlib build lab")
     output = bytearray()
-    command = LabCommand(("/bin/sh", "-c", LIST_DEVICES), Path("/"), {"PATH": os.defpath}, seconds=10)
+    argv = ("/bin/sh", "-c", LIST_DEVICES)
+    command = LabCommand(argv, Path("/"), {"PATH": os.defpath}, seconds=10, memory=lab_memory_mib())
     try:
         boot_ms = UmlEngine(kernel, build_init()).attempt(command, LabStreams(output.extend, output.extend)).boot_ms
     except CprlibError as error:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cprlib.errors import EnvironmentFailure
-from cprlib.lab import doctor
+from cprlib.lab import checks_native, doctor
 from cprlib.lab.checks_native import (
     Diagnosis,
     Level,
+    Result,
     check_memory,
     check_process_ids,
     check_processors,
     check_rights,
     check_tracefs,
+    kcmp_advice,
     ptrace_advice,
 )
 from cprlib.lab.uml import confined
@@ -44,7 +50,9 @@ def test_failure_selects_the_lab_and_is_reported() -> None:
 def test_no_usable_backend_is_reported() -> None:
     findings = [NO_VHOST, NO_MEMORY]
     assert not doctor.usable(findings)
-    assert "A lab cannot be used either: memory of a lab" in doctor.explain(findings)
+    assert doctor.explain(findings) == (
+        "Tests cannot run here: natively, this host fails in vhost-net; a lab fails in memory of a lab."
+    )
 
 
 def test_failure_of_both_affects_each_backend() -> None:
@@ -104,7 +112,7 @@ def test_a_host_without_native_runs_is_examined_for_labs(monkeypatch: pytest.Mon
         doctor.choose_engine(False, None, reported.append)
     monkeypatch.setattr(doctor, "check_lab", lambda: [])
     assert doctor.choose_engine(False, None, reported.append) == "uml"
-    assert ["A lab cannot be used either" in text for text in reported] == [True, False]
+    assert ["Tests cannot run here" in text for text in reported] == [True, False]
 
 
 @pytest.mark.parametrize(("user", "level"), [(0, Level.PASS), (1000, Level.WARN)])
@@ -160,12 +168,71 @@ def test_host_without_limits_passes(tmp_path: Path) -> None:
         ("3", "CapEff:\t000001ffffffffff\n", "ptrace_scope is 3"),
         ("2", "CapEff:\t0000000000000000\n", "ptrace_scope is 2"),
         ("1", "CapEff:\t0000000000000000\nSeccomp:\t2\n", "--cap-add SYS_PTRACE"),
-        ("0", "CapEff:\t000001ffffffffff\nSeccomp:\t0\n", "CONFIG_KCMP"),
+        ("0", "CapEff:\t0000000000000000\nSeccomp:\t0\n", "CAP_SYS_PTRACE"),
     ],
 )
 def test_refused_ptrace_is_explained(tmp_path: Path, scope: str, status: str, words: str) -> None:
     files = {"proc/sys/kernel/yama/ptrace_scope": f"{scope}\n", "proc/self/status": status}
-    assert words in ptrace_advice(root(tmp_path, files))
+    place = root(tmp_path, files)
+    assert words in ptrace_advice(place)
+    assert "ptrace_scope" not in kcmp_advice(place)  # kcmp only reads, which Yama permits
+    assert ("SYS_PTRACE" in kcmp_advice(place)) == ("Seccomp:\t2" in status)
+
+
+@pytest.mark.parametrize(("refused", "level"), [(None, Level.PASS), (errno.EPERM, Level.FAIL)])
+def test_copies_of_a_childs_descriptors_are_tried(
+    monkeypatch: pytest.MonkeyPatch, refused: int | None, level: Level
+) -> None:
+    """As with kernel.yama.ptrace_scope=3, where kcmp works."""
+    if refused:
+        monkeypatch.setattr(checks_native, "duplicate_descriptor", lambda *_: fail(refused))
+    assert checks_native.check_copies()[0] is level
+
+
+def fail(number: int) -> int:
+    raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.EACCES, "get access"), (errno.ENOENT, "load the module")])
+@pytest.mark.parametrize("check", [checks_native.check_vhost, checks_native.check_tun])
+def test_device_without_access_needs_no_module(
+    monkeypatch: pytest.MonkeyPatch, check: Callable[[], Result], number: int, words: str
+) -> None:
+    monkeypatch.setattr(os, "open", lambda *_: fail(number))
+    assert words in check()[2]
+
+
+def test_failing_owner_of_vhost_has_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "open", lambda *_: os.dup(0))
+    monkeypatch.setattr(fcntl, "ioctl", lambda *_: fail(errno.EAGAIN))
+    assert "limits" in checks_native.check_vhost()[2]
+
+
+def test_what_cannot_be_looked_at_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a folder above the cache is closed."""
+    monkeypatch.setattr(doctor, "check_native", lambda: [GOOD])
+    monkeypatch.setattr(doctor, "check_disk", lambda: fail(errno.EACCES))
+    monkeypatch.setattr(doctor, "prepare_only", lambda: fail(errno.EROFS))
+    monkeypatch.setattr(doctor, "find_kernel", lambda: fail(errno.EACCES))
+    found = {one.name: one for one in [*doctor.check_host(), *doctor.check_lab()]}
+    for name in ("disk", "memory of a lab", "lab"):
+        assert (found[name].level, bool(found[name].advice)) == (Level.FAIL, True)
+    assert "Permission denied" in found["disk"].seen
+    monkeypatch.setattr(checks_native, "check_kvm", lambda: fail(errno.EACCES))
+    assert not checks_native.supports_native()
+
+
+def test_memory_of_a_lab_is_tried_as_a_run_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs: list[dict[str, Any]] = []
+
+    def launcher(**spec: Any) -> list[str]:
+        specs.append(spec)
+        return [sys.executable, "-c", "print('{}')"]
+
+    monkeypatch.setattr(doctor, "confined", launcher)
+    monkeypatch.setattr(doctor, "lab_memory_mib", lambda: 1024)
+    doctor.prepare_only()
+    assert specs[0]["memory"] == 1024
 
 
 def test_older_kernel_without_the_reader_of_a_packet_is_named(tmp_path: Path) -> None:

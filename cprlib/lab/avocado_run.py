@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -165,16 +166,21 @@ def run_shown(suite: SuiteRun, display: JobDisplay) -> int:
     :returns, raises: as :func:`run_avocado`.
     """
     reader, writer = os.pipe()
+    ours, theirs = socket.socketpair()
     with (
+        ours,
+        theirs,
+        ours.makefile(encoding="utf-8", errors="replace") as errors,
         os.fdopen(reader, encoding="utf-8", errors="replace") as events,
         os.fdopen(writer, "w", encoding="utf-8") as inherited,
         (suite.results / LOG_FILE).open("a", encoding="utf-8") as log,
-        _avocado(suite, log, subprocess.PIPE, inherited) as child,
+        _avocado(suite, log, theirs.fileno(), inherited) as child,
         display,
     ):
+        theirs.close()
 
         def read_errors() -> None:
-            for line in child.stderr or ():
+            for line in errors:
                 log.write(line)
                 log.flush()
                 display.error(line)
@@ -190,6 +196,7 @@ def run_shown(suite: SuiteRun, display: JobDisplay) -> int:
         finally:
             for thread in threads:
                 thread.join(timeout=LAST_LINES_S)
+            ours.shutdown(socket.SHUT_RD)  # ends the thread that reads what another process still holds open
 
 
 def _learn_facts(parameters: Mapping[str, str]) -> None:

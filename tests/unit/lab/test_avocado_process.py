@@ -1,0 +1,32 @@
+"""The end of Avocado's process."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cprlib.lab import avocado_run
+from cprlib.lab.avocado_run import SuiteRun, run_shown
+from cprlib.lab.job_display import JobDisplay
+from cprlib.report.results_folder import LOG_FILE
+
+AVOCADO = """
+import subprocess, sys
+subprocess.Popen(["sleep", "6"], start_new_session=True)
+print("the last line", file=sys.stderr)
+sys.exit(4)
+"""
+
+
+def test_process_that_holds_the_errors_open_delays_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(avocado_run, "LAST_LINES_S", 0.2)
+    monkeypatch.setattr(SuiteRun, "command", lambda *_: [sys.executable, "-c", AVOCADO])
+    output, begun = io.StringIO(), time.monotonic()
+    assert run_shown(SuiteRun(tmp_path, [], {}), JobDisplay({}, 1, output)) == 4
+    assert time.monotonic() - begun < 5
+    assert (tmp_path / LOG_FILE).read_text() == "the last line\n"
+    assert "the last line" in output.getvalue()

@@ -71,6 +71,10 @@ class SuiteRun:
     def at_once(self) -> int:
         return self.parallel or parallel_tests(self.engine)
 
+    def settings(self) -> str:
+        """Avocado's configuration file."""
+        return SETTINGS.format(tests=str(project_folder() / "tests").replace("%", "%%"))  # configparser's interpolation
+
     def command(self, settings: Path) -> list[str]:
         """Avocado's command line.
 
@@ -108,7 +112,7 @@ def _avocado(suite: SuiteRun, output: IO[str], errors: int, events: IO[str] | No
         stack.callback(cleanup.group, 0)
         environment = {**avocado_environment(), **temporary_environment(cleanup), **suite.environment}
         settings = Path(environment["TMPDIR"], "avocado.conf")  # else Avocado creates ~/avocado/tests
-        settings.write_text(SETTINGS.format(tests=project_folder() / "tests"), encoding="utf-8")
+        settings.write_text(suite.settings(), encoding="utf-8")
         inherited = [events.fileno()] if events else []
         if events:
             environment[EVENTS_VARIABLE] = str(events.fileno())

@@ -1,7 +1,8 @@
-"""The end of Avocado's process."""
+"""Avocado's settings, and its end."""
 
 from __future__ import annotations
 
+import configparser
 import io
 import sys
 import time
@@ -20,6 +21,18 @@ subprocess.Popen(["sleep", "6"], start_new_session=True)
 print("the last line", file=sys.stderr)
 sys.exit(4)
 """
+
+
+def read(suite: SuiteRun) -> configparser.ConfigParser:
+    """The settings as Avocado reads them."""
+    parser = configparser.ConfigParser()
+    parser.read_string(suite.settings())
+    return parser
+
+
+def test_path_of_a_checkout_may_have_a_percent_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(avocado_run, "project_folder", lambda: Path("/ws%2Fx"))
+    assert read(SuiteRun(Path("/r"), [], {})).get("datadir.paths", "test_dir") == "/ws%2Fx/tests"
 
 
 def test_process_that_holds_the_errors_open_delays_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

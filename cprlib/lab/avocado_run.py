@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import IO
 
 from cprlib.cleanup import CleanupProcess, temporary_environment
+from cprlib.deadline import timeout_scale
 from cprlib.errors import CprlibError, EnvironmentFailure, InstrumentError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.files import project_folder
+from cprlib.lab.engine import GRACE_SECONDS
 from cprlib.lab.job_display import JobDisplay, job_display
 from cprlib.lab.job_events import EVENTS_VARIABLE, read_events
 from cprlib.lab.job_results import collect_cases
@@ -39,7 +42,10 @@ SETTINGS = """\
 test_dir = {tests}
 [job.output.testlogs]
 summary_statuses = []
+[runner.task.interval]
+from_soft_to_hard_termination = {grace}
 """  # the summary goes to Avocado's errors, and the report has its own
+AVOCADO_END_S = 25.0  # for what Avocado writes after Ctrl-C, when its tests have ended
 LAST_LINES_S = 5.0  # for what Avocado wrote last, when a process that it left behind still holds its errors open
 OWNER_ALONE = 0o077  # umask: transcripts may contain output of a guest
 
@@ -71,9 +77,15 @@ class SuiteRun:
     def at_once(self) -> int:
         return self.parallel or parallel_tests(self.engine)
 
+    @property
+    def grace_s(self) -> int:
+        """Seconds from SIGTERM to SIGKILL of a test, in which it writes its evidence."""
+        return math.ceil(GRACE_SECONDS * timeout_scale({**os.environ, **self.environment}))
+
     def settings(self) -> str:
         """Avocado's configuration file."""
-        return SETTINGS.format(tests=str(project_folder() / "tests").replace("%", "%%"))  # configparser's interpolation
+        tests = str(project_folder() / "tests").replace("%", "%%")  # configparser's interpolation
+        return SETTINGS.format(tests=tests, grace=self.grace_s)
 
     def command(self, settings: Path) -> list[str]:
         """Avocado's command line.
@@ -133,14 +145,14 @@ def _avocado(suite: SuiteRun, output: IO[str], errors: int, events: IO[str] | No
         yield child
 
 
-def _wait(child: subprocess.Popen[str]) -> int:
-    """Wait for Avocado; after Ctrl-C, let it terminate its tests."""
+def _wait(child: subprocess.Popen[str], suite: SuiteRun) -> int:
+    """Wait for Avocado; after Ctrl-C, let it terminate its tests, which it does one after another."""
     try:
         return child.wait()
     except KeyboardInterrupt:
         os.killpg(child.pid, signal.SIGINT)  # once: Avocado then terminates its tests in order
         try:
-            child.wait(timeout=30)
+            child.wait(timeout=suite.at_once * suite.grace_s + AVOCADO_END_S)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
         raise
@@ -160,7 +172,7 @@ def run_avocado(
     """
     with _avocado(suite, output, subprocess.STDOUT) as child:
         started(child)
-        return _wait(child)
+        return _wait(child, suite)
 
 
 def run_shown(suite: SuiteRun, display: JobDisplay) -> int:
@@ -196,7 +208,7 @@ def run_shown(suite: SuiteRun, display: JobDisplay) -> int:
         for thread in threads:
             thread.start()
         try:
-            return _wait(child)
+            return _wait(child, suite)
         finally:
             for thread in threads:
                 thread.join(timeout=LAST_LINES_S)

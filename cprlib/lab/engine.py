@@ -13,6 +13,7 @@ from cprlib.errors import LabLost
 
 ATTEMPTS = 2  # a command whose lab dies is run again in a new lab
 DEFAULT_MEMORY_MIB = 3072
+GRACE_SECONDS = 5.0  # from SIGTERM to the end of the lab, scaled
 ENGINES = ("uml", "kvm")  # made by cprlib.lab.engines
 
 Writer = Callable[[bytes], None]

@@ -18,10 +18,9 @@ from cprlib.build.host_packages import compile_static
 from cprlib.deadline import Deadline
 from cprlib.errors import LabFailure, LabLost
 from cprlib.files import project_folder
-from cprlib.lab.engine import Attempt, LabCommand, LabStreams
+from cprlib.lab.engine import GRACE_SECONDS, Attempt, LabCommand, LabStreams
 from cprlib.process import describe_status, tail
 
-GRACE_SECONDS = 5.0  # from SIGTERM to the end of the lab
 CONSOLE_BYTES = 1 << 16
 
 

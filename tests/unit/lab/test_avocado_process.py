@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.deadline import SCALE_VARIABLE
 from cprlib.lab import avocado_run
 from cprlib.lab.avocado_run import SuiteRun, run_shown
 from cprlib.lab.job_display import JobDisplay
@@ -33,6 +34,13 @@ def read(suite: SuiteRun) -> configparser.ConfigParser:
 def test_path_of_a_checkout_may_have_a_percent_sign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(avocado_run, "project_folder", lambda: Path("/ws%2Fx"))
     assert read(SuiteRun(Path("/r"), [], {})).get("datadir.paths", "test_dir") == "/ws%2Fx/tests"
+
+
+def test_test_that_is_terminated_has_time_for_its_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SCALE_VARIABLE, raising=False)
+    for environment, seconds in (({}, 5), ({SCALE_VARIABLE: "3"}, 15)):
+        parser = read(SuiteRun(Path("/r"), [], {}, environment=environment))
+        assert parser.getint("runner.task.interval", "from_soft_to_hard_termination") == seconds
 
 
 def test_process_that_holds_the_errors_open_delays_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cprlib.build import store
+from cprlib.build.progress import console_progress
 from cprlib.deadline import SCALE_VARIABLE
-from cprlib.errors import UsageError
+from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.lab.engine import ENGINES
 from cprlib.lab.session import compile_init, init_source
 from cprlib.lab.uml import UmlEngine
@@ -46,10 +47,13 @@ def find_kernel() -> Path:
 
 
 def _kvm() -> KvmEngine:
-    from cprlib.build.assets import find_assets, manifest_file  # noqa: PLC0415 - slow import, not needed with $CPRLIB_LAB_KERNEL
+    from cprlib.build.assets import build_assets, find_assets, manifest_file  # noqa: PLC0415 - slow import
     from cprlib.lab.kvm import build_kvm_engine  # noqa: PLC0415
 
-    assets = find_assets()
+    try:
+        assets = find_assets()
+    except EnvironmentFailure:  # this QEMU emulates the lab, and a run of the user's own QEMU does not build it
+        assets = build_assets(console_progress(), lab=False)
     built = [assets.qemu.path, assets.guest.kernel, assets.guest.initramfs, manifest_file()]
     if assets.qemu.firmware:
         built.append(assets.qemu.firmware)

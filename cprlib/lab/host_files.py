@@ -28,7 +28,7 @@ PROGRAMS = (
 )
 EXCLUDED = {"test", "tests", "idlelib", "turtledemo", "tkinter", "ensurepip", "mypy", "ruff", "pip", ".git", "results"}
 EXCLUDED |= {".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox", "node_modules"}
-SYSTEM_FOLDERS = ((), *((name,) for name in ("dev", "proc", "sys", "usr", "bin", "sbin", "lib", "lib64")))
+KERNEL_FOLDERS = ("dev", "proc", "sys")  # a virtual machine has its own
 ELF = b"\x7fELF"
 SLACK_MIB = 16
 UNUSED_SECONDS = 24 * 3600  # a disk has 500 MB, and each change of a package makes another
@@ -71,13 +71,14 @@ def project_files() -> list[Path]:
 
 
 def named_files(argv: Sequence[str]) -> list[Path]:
-    """Files outside the checkout that are arguments of a command: a QEMU, its firmware, a test."""
+    """Files that are arguments of a command and on no other disk: a QEMU, its firmware, a test."""
     words = {word for argument in argv for word in re.findall(r"/[^\s\"':,=]+", argument)}
-    paths = [Path(word) for word in sorted(words)]
-    outside = [
-        path for path in paths if not path.is_relative_to(project_folder()) and path.parts[1:2] not in SYSTEM_FOLDERS
-    ]
-    return [path for path in outside if path.is_file() or (path.is_dir() and any(path.glob("bios*.bin")))]
+    programs = set(system_files())
+    folders = [project_folder(), *(Path("/", name) for name in KERNEL_FOLDERS), *python_files()]
+    paths = [_without_links(Path(word)) for word in sorted(words)]
+    named = [path for path in paths if path not in programs and not any(path.is_relative_to(one) for one in folders)]
+    found = [path for path in named if path.is_file() or (path.is_dir() and any(path.glob("bios*.bin")))]
+    return list(dict.fromkeys(link for path in walk(found) for link in _links(path)))
 
 
 def walk(roots: Iterable[Path]) -> Iterator[Path]:

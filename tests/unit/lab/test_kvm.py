@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.errors import LabFailure, LabLost
+from cprlib.build import assets
+from cprlib.build.assets import Assets
+from cprlib.errors import EnvironmentFailure, LabFailure, LabLost
 from cprlib.files import CACHE_VARIABLE
+from cprlib.guest.image import GuestImage
+from cprlib.lab import host_files, kvm
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
+from cprlib.lab.engines import make_engine
 from cprlib.lab.host_files import disk_of, libraries, named_files, walk
 from cprlib.lab.kvm import KvmEngine
+from cprlib.qemu.binary import QemuBinary
 
 FAKE = [sys.executable, str(Path(__file__).with_name("fake_qemu.py"))]
 IMAGE = Path("/image")
@@ -61,6 +67,38 @@ def test_named_files_are_those_outside_the_checkout(tmp_path: Path) -> None:
     brought.write_text("")
     argv = ("-u", f"{tmp_path}/absent:A.test", f'{{"qemu": "{brought}"}}', "/bin/sh", __file__, f"x={brought}")
     assert named_files(argv) == [brought]
+
+
+def test_qemu_of_the_distribution_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is below /usr, where the disks have a few programs only; its firmware is links to other packages."""
+    usr = tmp_path / "usr"
+    qemu, firmware, target = usr / "bin/qemu", usr / "share/qemu/bios-256k.bin", usr / "share/seabios/bios.bin"
+    for path in (qemu, firmware, target):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    qemu.write_text("")
+    target.write_text("")
+    firmware.symlink_to(target)
+    shell = usr / "bin/sh"
+    shell.write_text("")
+    monkeypatch.setattr(host_files, "system_files", lambda: [tmp_path / "bin", shell])
+    (tmp_path / "bin").symlink_to(usr / "bin")
+    argv = (str(shell), f"qemu={tmp_path}/bin/qemu", f"firmware={firmware.parent}")
+    assert named_files(argv) == [qemu, firmware, target]
+
+
+def test_qemu_that_emulates_the_lab_is_built_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run with --qemu builds the guest only."""
+
+    def find() -> Assets:
+        raise EnvironmentFailure("find the project's QEMU and guest", "they are not built")
+
+    built = Assets(QemuBinary(Path("/store/qemu")), GuestImage(Path("/store/k"), Path("/store/i"), "g"), None)
+    monkeypatch.setattr(assets, "find_assets", find)
+    monkeypatch.setattr(assets, "build_assets", lambda _, lab: None if lab else built)
+    monkeypatch.setattr(kvm, "build_kvm_engine", lambda qemu, _: KvmEngine(qemu, IMAGE, []))
+    engine = make_engine("kvm")
+    assert isinstance(engine, KvmEngine)
+    assert engine.qemu == ["/store/qemu"]
 
 
 def test_walk_skips_files_that_no_test_needs(tmp_path: Path) -> None:

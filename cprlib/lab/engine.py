@@ -51,7 +51,7 @@ class LabStreams:
         discard its output. It raises the reason when the command is not to start again.
     :param confined: called with the report of the launcher when a lab has booted: the layers that protect the host.
     :param input: descriptor whose bytes go to the terminal of the command.
-    :param signals: descriptor with letters T, I, H, which send SIGTERM, SIGINT, SIGHUP to the command.
+    :param signals: descriptor whose letters T send SIGTERM to the command.
     """
 
     stdout: Writer

@@ -7,7 +7,7 @@
  *   /dev/ubda   the job: NUL-terminated tokens, each a letter and a value (see read_job)
  *   /dev/ttyS0  standard output of the command     /dev/ttyS1  its standard error
  *   /dev/ttyS2  control. To the host, one line each: "ready", "exit N", "signal N", "broken TEXT".
- *               From the host, one byte each: T, I, H = SIGTERM, SIGINT, SIGHUP to the command
+ *               From the host: the byte T = SIGTERM to the command
  *   /dev/ttyS3  the terminal of an interactive command
  *
  * The root is an overlay: the root of the host through hostfs (read-only) below, a tmpfs above.
@@ -367,11 +367,9 @@ static void pass_signals(pid_t command)
 	char letters[16];
 	ssize_t got = read(control, letters, sizeof(letters));
 
-	for (ssize_t i = 0; i < got; i++) {
-		int number = letters[i] == 'T' ? SIGTERM : letters[i] == 'I' ? SIGINT : letters[i] == 'H' ? SIGHUP : 0;
-		if (number)
-			kill(-command, number);
-	}
+	for (ssize_t i = 0; i < got; i++)
+		if (letters[i] == 'T')
+			kill(-command, SIGTERM);
 }
 
 /* Runs the command, relays its output, and returns its wait status. */

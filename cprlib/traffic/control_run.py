@@ -10,6 +10,7 @@ from cprlib.traffic.result import TrafficResult
 
 PACING_P99_LIMIT_NS = 20_000_000  # above it a gap in the answers may be the sender's own
 LONGEST_STANDSTILL = 0.05  # share of an interruption; a machine whose control run has a longer gap may be its cause
+LARGEST_UNANSWERED_SHARE = 0.25  # of a control run's packets at its last send; more is a guest that is too slow
 LEAST_CONTROL_SHARE = 0.5  # of a measured run's packets: a shorter control run proves nothing about it
 
 
@@ -50,6 +51,18 @@ def capture_problems(result: TrafficResult) -> list[str]:
     if capture.faults:
         problems.append(f"{capture.faults} blocks of the capture could not be read")
     return problems
+
+
+def capacity_problems(result: TrafficResult) -> list[str]:
+    """A guest that cannot answer at the rate: nothing is lost while its queue has room, then the queue overflows.
+
+    Only what is unanswered at the last send counts, so not a stall that has ended.
+    """
+    sent, unanswered = result.sent, result.unanswered_at_the_end
+    if unanswered <= LARGEST_UNANSWERED_SHARE * sent:
+        return []
+    rate = result.settings.rate
+    return [f"the guest answered {rate * (sent - unanswered) / sent:,.0f} of {rate:,.0f} packets/s: lower the rate"]
 
 
 def _reflector_problems(result: TrafficResult) -> list[str]:
@@ -104,6 +117,7 @@ class ControlRun:
     def problems(self) -> tuple[str, ...]:
         """Why a measurement after this control run is inconclusive; empty when it is not."""
         found = [problem for result in self.results for problem in check_instrument(result).problems]
+        found += [problem for result in self.results for problem in capacity_problems(result)]
         for what, count in (
             ("lost", self.lost),
             ("duplicated", _packets(result.duplicates for result in self.results)),

@@ -123,6 +123,12 @@ class TrafficResult:
         return self.sent - sum(len(flow.missing) for flow in self.flows)
 
     @property
+    def unanswered_at_the_end(self) -> int:
+        """Packets that had no answer yet when the last one was sent."""
+        end_ns = max(flow.sent_ns[-1] for flow in self.flows if flow.sent_ns)
+        return sum(time_ns is None or time_ns > end_ns for flow in self.flows for time_ns in flow.returned_ns)
+
+    @property
     def lost_forward(self) -> int:
         """Packets that never arrived at the reflector."""
         return sum(flow.forward.lost for flow in self.flows)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cprlib.deadline import Deadline
 from cprlib.errors import UsageError
 from cprlib.testing.measured_case import MeasuredCase, reflector_log
-from cprlib.traffic.control_run import check_instrument
+from cprlib.traffic.control_run import capacity_problems, check_instrument
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
@@ -34,9 +34,12 @@ class RateTrial:
 
     @classmethod
     def of(cls, result: TrafficResult) -> RateTrial:
-        """From a result. A rate is valid when it was reached, without loss and without a problem of the instrument."""
+        """From a result.
+
+        A rate is valid when it was reached and answered, without loss and without a problem of the instrument.
+        """
         sender, rate = result.instrument.sender, result.settings.rate
-        reasons = list(check_instrument(result).problems)
+        reasons = [*check_instrument(result).problems, *capacity_problems(result)]
         if result.lost:
             reasons.append(f"{result.lost} of {result.sent} packets lost")
         if sender.first_ns is not None and sender.last_ns is not None and sender.last_ns > sender.first_ns:

@@ -1,0 +1,51 @@
+"""A control run shows whether the guest carries the rate."""
+
+from __future__ import annotations
+
+import pytest
+
+from cprlib.traffic.control_run import ControlRun
+from cprlib.traffic.result import TrafficResult
+from highest_rate import RateTrial
+
+from .test_result import PERIOD, result_of, simulate
+
+pytestmark = pytest.mark.fast
+
+PACKETS = 400
+
+
+def result_with_delays(delays: list[int]) -> TrafficResult:
+    """Nothing is lost; each packet reaches the guest after this delay."""
+    world = simulate([([delay], [PERIOD // 10], []) for delay in delays])
+    return result_of(world, world.log)
+
+
+def slow_guest(capacity: float) -> TrafficResult:
+    """A guest that answers this share of the rate; the others wait in its queue."""
+    return result_with_delays([round(number * PERIOD * (1 / capacity - 1)) + PERIOD for number in range(PACKETS)])
+
+
+@pytest.mark.parametrize(("capacity", "share"), [(0.5, 500), (0.7, 700)])
+def test_a_guest_below_the_rate_is_a_problem_although_it_loses_nothing(capacity: float, share: int) -> None:
+    result = slow_guest(capacity)
+    assert result.lost == 0
+    (problem,) = ControlRun((result,)).problems
+    answered = int(problem.split("the guest answered ")[1].split()[0])
+    assert answered == pytest.approx(share, abs=10)
+    assert problem.endswith("of 1,000 packets/s: lower the rate")
+    assert not RateTrial.of(result).carried
+
+
+@pytest.mark.parametrize("end", [PACKETS // 2, PACKETS - 10])
+def test_a_stall_that_ended_before_the_last_packet_is_none(end: int) -> None:
+    stall = range(end - 180, end)
+    held = [(end - number + 1) * PERIOD if number in stall else PERIOD for number in range(PACKETS)]
+    result = result_with_delays(held)
+    assert ControlRun((result,)).problems == ()
+    assert RateTrial.of(result).carried
+
+
+def test_a_guest_that_carries_the_rate_is_none() -> None:
+    assert ControlRun((slow_guest(1.0),)).problems == ()
+    assert RateTrial.of(slow_guest(0.99)).carried

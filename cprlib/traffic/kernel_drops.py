@@ -157,9 +157,8 @@ def place_by_events(
     slack = max(CLOCK_ERROR_NS, clock_error_ns)
     placed = []
     for event in drops.events:
-        times = [packet.sent_ns for packet in waiting]
-        index = bisect.bisect_right(times, event.time_ns + slack) - 1
-        if index < 0 or event.time_ns - times[index] > LONGEST_WAY_NS:
+        index = bisect.bisect_right(waiting, event.time_ns + slack, key=lambda packet: packet.sent_ns) - 1
+        if index < 0 or event.time_ns - waiting[index].sent_ns > LONGEST_WAY_NS:
             continue
         packet = waiting[index]
         if event.protocol != ETHERTYPES[packet.version]:

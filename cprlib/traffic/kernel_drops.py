@@ -27,6 +27,8 @@ _FIELDS = re.compile(
 _REASON = re.compile(r'\{ (\d+|0x[0-9a-f]+), "(\w+)" \}')
 
 LONGEST_WAY_NS = 50_000_000  # from sending (or reflecting) a packet to its drop in the host's kernel
+LONGEST_WAY_TO_TAP_NS = 500_000_000  # the same for a full tap queue, on a machine that stands still
+FULL_TAP = "tun_net_xmit"  # the function that drops a packet for which the tap's queue has no room
 CLOCK_ERROR_NS = 20_000  # the trace's clock against CLOCK_REALTIME: a packet may seem to be sent after its drop
 ETHERTYPES = {4: 0x0800, 6: 0x86DD}  # by IP version
 
@@ -34,7 +36,7 @@ ETHERTYPES = {4: 0x0800, 6: 0x86DD}  # by IP version
 FUNCTIONS: Mapping[str, tuple[HopName, Direction | None]] = {
     prefix: (hop, direction)
     for hop, direction, prefixes in (
-        (HopName.TAP_QUEUE, Direction.FORWARD, ("tun_net_xmit", "tun_do_read", "tun_recvmsg", "tun_queue_purge")),
+        (HopName.TAP_QUEUE, Direction.FORWARD, (FULL_TAP, "tun_do_read", "tun_recvmsg", "tun_queue_purge")),
         (HopName.TAP_QUEUE, Direction.FORWARD, ("tap_handle_frame", "tap_do_read", "tap_recvmsg")),  # of a macvtap
         (HopName.QEMU, Direction.RETURN, ("tun_get_user", "tun_sendmsg", "tap_get_user", "tap_sendmsg")),
         (HopName.SWITCH, None, ("veth_xmit", "br_")),
@@ -81,6 +83,11 @@ class DropReport:
     unavailable: str
     events: tuple[DropEvent, ...] = ()
     lost: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Every drop has its event."""
+        return not self.unavailable and not self.lost
 
 
 class DropTrace(Tracepoints):
@@ -138,15 +145,16 @@ class MissingPacket:
 
 def place_by_events(
     waiting: list[MissingPacket],
-    drops: DropReport,
+    events: list[DropEvent],
     accounts: Mapping[str, int] | None = None,
     clock_error_ns: int = CLOCK_ERROR_NS,
     *,
     unknown: bool = False,
 ) -> list[MissingPacket]:
-    """Assign each drop event to the latest packet sent before it, at most LONGEST_WAY_NS earlier.
+    """Assign each drop event to the latest packet sent before it, at most :data:`LONGEST_WAY_NS` earlier.
 
     :param waiting: missing packets of one direction, in order of sending; those that are placed are removed.
+    :param events: in order of time; those of the packets that are placed are removed.
     :param accounts: packets that did not leave each hop of this direction, in the order of the path.
     :param clock_error_ns: error of the packets' clock; at least :data:`CLOCK_ERROR_NS` is allowed.
     :param unknown: use only events of functions that are in no table. They may be about other packets (a fragment that
@@ -155,10 +163,12 @@ def place_by_events(
     """
     remaining = dict(accounts or {})
     slack = max(CLOCK_ERROR_NS, clock_error_ns)
-    placed = []
-    for event in drops.events:
+    placed, unused = [], []
+    for event in events:
+        unused.append(event)
+        longest_ns = LONGEST_WAY_TO_TAP_NS if event.function.startswith(FULL_TAP) else LONGEST_WAY_NS
         index = bisect.bisect_right(waiting, event.time_ns + slack, key=lambda packet: packet.sent_ns) - 1
-        if index < 0 or event.time_ns - waiting[index].sent_ns > LONGEST_WAY_NS:
+        if index < 0 or event.time_ns - waiting[index].sent_ns > longest_ns:
             continue
         packet = waiting[index]
         if event.protocol != ETHERTYPES[packet.version]:
@@ -172,6 +182,8 @@ def place_by_events(
             remaining[hop] -= 1
         reason = f"{event.reason} in {event.function}"
         placed.append(replace(waiting.pop(index), hop=hop, drop_reason=event.reason, reason=reason))
+        unused.pop()
+    events[:] = unused
     return placed
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from cprlib.traffic.figures import Cause, Direction, HopName, LedgerRow, Period
 from cprlib.traffic.hops import HopCount
-from cprlib.traffic.kernel_drops import CLOCK_ERROR_NS, DropReport, MissingPacket, place_by_events
+from cprlib.traffic.kernel_drops import CLOCK_ERROR_NS, FULL_TAP, DropReport, MissingPacket, place_by_events
 from cprlib.traffic.result import TrafficResult
 
 NEAR_NS = 100_000_000  # losses this close to STOP or RESUME have a row of their own
@@ -21,7 +21,8 @@ SEQUENCES_KEPT = 64
 INSTRUMENT_HOPS = (HopName.CAPTURE, HopName.REFLECTOR, HopName.STATION)
 # A full queue: tun_net_xmit() drops (drivers/net/tun.c); a kernel whose tap stops its transmit queue instead leaves the
 # packets to the queueing discipline before it, which drops them when it is full too.
-FULL_COUNTERS = ("tap.tx_dropped", "tap.queue_out_dropped")
+TAP_DROPS = "tap.tx_dropped"
+FULL_COUNTERS = (TAP_DROPS, "tap.queue_out_dropped")
 FULL_REASONS = ("FULL_RING", "QDISC_DROP", "QDISC_OVERLIMIT")
 # A checksum is wrong; the guest's NIC took no packet for longer than the reflector tries.
 OF_UPDATE = ("guest.udp_in_errors", "reflector.send_errors")
@@ -123,11 +124,13 @@ def place(
     """Assign a hop and a reason to each missing packet of one direction.
 
     A counter does not identify packets: the drops of a full queue are assigned to packets sent while the guest was
-    stopped first, all others to the earliest packets.
+    stopped first, then to those sent after that, all others to the earliest packets. Drops that have an event are those
+    of other packets when it fits none of these.
     """
-    waiting = list(packets)
+    waiting, events = list(packets), list(drops.events)
     accounts = {hop.hop: (hop.dropped or 0) + max(0, hop.unaccounted or 0) for hop in hops}
-    placed = place_by_events(waiting, drops, accounts, clock_error_ns)
+    placed = place_by_events(waiting, events, accounts, clock_error_ns)
+    of_others = sum(event.function.startswith(FULL_TAP) for event in events) if drops.complete else 0
     by_event: dict[str, int] = defaultdict(int)
     for packet in placed:
         by_event[packet.hop] += 1
@@ -135,22 +138,29 @@ def place(
         for counter, count in hop.dropped_by.items():
             remaining = max(0, (count or 0) - by_event[hop.hop])
             by_event[hop.hop] -= (count or 0) - remaining
+            if counter == TAP_DROPS:
+                remaining = max(0, remaining - of_others)
             placed += _take(waiting, remaining, hop.hop, f"counted by {counter}", updates, counter)
     for hop in hops:
         vanished = max(0, (hop.unaccounted or 0) - by_event[hop.hop])  # without those placed by events
         reason = f"entered, never left, not counted as dropped ({hop.counted_by})"
         placed += _take(waiting, vanished, hop.hop, reason, updates)
-    placed += place_by_events(waiting, drops, clock_error_ns=clock_error_ns, unknown=True)
+    placed += place_by_events(waiting, events, clock_error_ns=clock_error_ns, unknown=True)
     return placed + [replace(packet, reason="no hop accounts for it") for packet in waiting]
 
 
 def _take(
     waiting: list[MissingPacket], count: int, hop: str, reason: str, updates: Sequence[GuestStop], counter: str = ""
 ) -> list[MissingPacket]:
-    """Remove ``count`` packets from those without a hop, and assign this one."""
+    """Remove ``count`` packets from those without a hop, and assign this one.
+
+    A queue is not full before the guest is stopped, except by packets that the kernel's events name.
+    """
     if not count:
         return []
     order = list(range(len(waiting)))
+    if counter in FULL_COUNTERS:
+        order = [index for index in order if not _before_stop(waiting[index].sent_ns, updates)]
     if hop == HopName.TAP_QUEUE:
         order.sort(key=lambda index: not any(update.distance(waiting[index].sent_ns) == 0 for update in updates))
     chosen = sorted(order[:count])
@@ -158,6 +168,11 @@ def _take(
     for index in reversed(chosen):
         del waiting[index]
     return taken
+
+
+def _before_stop(time_ns: int, updates: Sequence[GuestStop]) -> bool:
+    stop_ns = nearest(time_ns, updates).stop_ns
+    return stop_ns is not None and time_ns < stop_ns
 
 
 def rows_of(packets: Sequence[MissingPacket], updates: Sequence[GuestStop]) -> list[LedgerRow]:

@@ -144,6 +144,45 @@ def test_the_drop_of_another_protocol_is_ignored() -> None:
     assert placed_at(packets) == {HopName.UNEXPLAINED: 1}
 
 
+TAP_DROPS = "tap.tx_dropped"
+
+
+def full_tap(dropped: int, lost_in_qemu: int) -> list[HopCount]:
+    left = 100 - dropped
+    queue = HopCount("tap queue", Direction.FORWARD, 100, left, {TAP_DROPS: dropped}, "test")
+    return [queue, hop("qemu", left, left - lost_in_qemu, rx_dropped=0)]
+
+
+@pytest.mark.parametrize("protocol", [0x0806, 0x0800])
+@pytest.mark.parametrize("early", [STOP - 2_000_000, STOP + 1_000_000, RESUME + 2_000_000_000])
+def test_frames_of_others_in_a_full_queue_do_not_hide_packets_that_qemu_lost(early: int, protocol: int) -> None:
+    """The station asks for the guest's address, or another stream's packet finds the queue full."""
+    dropped = [STOP + 800_000_000 + number * 1_000_000 for number in range(5)]
+    times = sorted([(moment + 30_000, 0x0800) for moment in dropped] + [(dropped[-1] + 700_000, protocol)])
+    drops = DropReport("", tuple(DropEvent(moment, kind, "tun_net_xmit", "FULL_RING") for moment, kind in times))
+    updates = [GuestStop(STOP, RESUME + 1_000_000_000)]
+    packets = place(missing(*sorted([early, *dropped])), full_tap(6, 1), drops, updates)
+    assert placed_at(packets) == {"tap queue": 5, "qemu": 1}
+    assert {packet.sent_ns for packet in packets if packet.hop == "qemu"} == {early}
+
+
+def test_a_drop_on_a_machine_that_stood_still_is_a_full_queue() -> None:
+    """The packet was stamped 300 ms before it reached the queue."""
+    drops = DropReport("", (DropEvent(STOP + 300_000_000, 0x0800, "tun_net_xmit", "FULL_RING"),))
+    (packet,) = place(missing(STOP), full_tap(1, 0), drops, UPDATES)
+    assert cause_of(packet) is Cause.OVERFLOW
+
+
+@pytest.mark.parametrize("drops", [NO_DROPS, DropReport("", lost=1)])
+def test_without_a_complete_trace_a_full_queue_has_no_packet_sent_before_the_stop(drops: DropReport) -> None:
+    times = [STOP - 2_000_000, STOP + 1_000_000, RESUME + 1_000_000]
+    packets = place(missing(*times), full_tap(3, 0), drops, UPDATES)
+    assert {packet.sent_ns for packet in packets if packet.hop == "tap queue"} == {*times[1:]}
+    assert placed_at(packets)[HopName.UNEXPLAINED] == 1
+    without_update = place(missing(*times), full_tap(3, 0), drops, ())
+    assert placed_at(without_update) == {"tap queue": 3}
+
+
 @given(
     st.lists(st.integers(0, 2 * RESUME), max_size=12),
     st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=4),

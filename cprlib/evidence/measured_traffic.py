@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from cprlib.evidence.case import CaseEvidence, Packets
@@ -12,6 +12,7 @@ from cprlib.traffic.ledger import GuestStop, Ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.update.events import Step
 from cprlib.update.results import UpdateResult
+from cprlib.words import counted
 
 
 def _instrument_of(result: TrafficResult, control_run: ControlRun | None) -> InstrumentHealth:
@@ -64,8 +65,21 @@ def with_traffic(
         streams=(*evidence.streams, *(flows if len(flows) > 1 else ())),
         instrument=_instrument_of(result, control_run),
         warnings=(*evidence.warnings, *validity.notes),
-        checks=(*evidence.checks, check),
+        checks=(*evidence.checks, check, *_damage_checks(result, control_run, evidence.role)),
     )
+
+
+def _damage_checks(result: TrafficResult, control_run: ControlRun | None, role: Role) -> Iterator[Check]:
+    """Each answer is as the reflector sent it; only its log shows that."""
+    if result.instrument.log_lines is None:
+        return
+    name, expected, observed = "answers-undamaged", "each answer as the reflector sent it", f"{result.damaged} damaged"
+    if not result.damaged:
+        yield Check(name, Outcome.PASS, expected, observed)
+    elif (control_run is not None and control_run.damaged) or role in (Role.CONTROL_RUN, Role.NEGATIVE_CONTROL):
+        yield Check(name, Outcome.INCONCLUSIVE, expected, observed)
+    else:
+        yield Check(name, Outcome.FAIL, expected, observed, f"{counted(result.damaged, 'answer')} damaged on the way")
 
 
 def guest_stops(updates: Sequence[UpdateResult]) -> tuple[GuestStop, ...]:

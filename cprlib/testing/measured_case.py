@@ -63,8 +63,14 @@ CONTROL_RUN_S = 1.2  # of control run for each update of a chain, which takes ab
 
 
 def reflector_log(agent: AgentConnection) -> tuple[list[Reflection], int]:
-    """The log of the guest's session-reflector, and how many packets its socket dropped."""
+    """The log of the guest's session-reflector, and how many packets its socket dropped.
+
+    :raises InstrumentError: the log is incomplete.
+    """
     counters = agent.reflector()
+    if counters.log_overflow:
+        happened = f"it had no room for {counters.log_overflow} packets"
+        raise InstrumentError("read the reflector's log", happened, "lower the rate, or measure for less long")
     return list(reflections(agent.reflector_log(), counters.peers)), counters.socket_drops
 
 

@@ -20,6 +20,7 @@ from cprlib.traffic.flow import IP_HEADER, Flow
 from cprlib.traffic.frames import ETHERNET_HEADER, IPV4, IPV6, UDP, FrameClass, RawFrame, classify
 from cprlib.traffic.packet_records import ArrivalColumns
 from cprlib.traffic.ring import PACKET, TP_STATUS_CSUM_VALID, TP_STATUS_CSUMNOTREADY, PacketRing
+from cprlib.traffic.stamp import UNMEASURED_SSID
 
 PRIORITY = 10  # below the sender
 WAIT_MS = 50
@@ -27,8 +28,8 @@ BUFFERED_FRAMES = 200_000  # raw frames kept for the pcap
 
 _TYPE = 12  # offset of the Ethernet type
 # From the Ethernet type on: version and header length, fragments, protocol, addresses and ports, UDP length, STAMP.
-_V4 = struct.Struct("!2xB5xHxB2x12sH2xIQ4xQIQ")
-_V6 = struct.Struct("!2x6xBx36sH2xIQ4xQIQ")
+_V4 = struct.Struct("!2xB5xHxB2x12sH2xIQ2xHQIQ")
+_V6 = struct.Struct("!2x6xBx36sH2xIQ2xHQIQ")
 _NO_FRAGMENT, _PLAIN_IPV4 = 0x3FFF, 0x45
 _UDP_AND_STAMP = 8 + 44
 # Offsets in a frame.
@@ -170,17 +171,19 @@ class StampCapture:
             columns = None
             kind = memory[frame + _TYPE : frame + _TYPE + 2]
             if kind == IPV4 and kept >= least_v4:
-                version, fragment, protocol, key, udp, r_seq, t3, t2, s_seq, t1 = unpack_v4(memory, frame + _TYPE)
+                version, fragment, protocol, key, udp, r_seq, t3, ssid, t2, s_seq, t1 = unpack_v4(memory, frame + _TYPE)
                 if protocol == UDP and version == _PLAIN_IPV4 and not fragment & _NO_FRAGMENT:
                     columns = flows.get(key)
             elif kind == IPV6 and kept >= least_v6:
-                protocol, key, udp, r_seq, t3, t2, s_seq, t1 = unpack_v6(memory, frame + _TYPE)
+                protocol, key, udp, r_seq, t3, ssid, t2, s_seq, t1 = unpack_v6(memory, frame + _TYPE)
                 if protocol == UDP:
                     columns = flows.get(key)
             if columns is None or udp < _UDP_AND_STAMP:
                 self._count_other(memory[frame : frame + min(kept, 128)])
             elif not checksums_valid(memory[frame : frame + kept], status):
                 self._bad_checksums += 1
+            elif ssid == UNMEASURED_SSID:
+                self._others[FrameClass.UNMEASURED] += 1
             else:
                 add_sender, add_reflector, add_time, add_t1, add_t2, add_t3 = columns
                 add_sender(s_seq)

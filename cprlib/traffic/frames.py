@@ -97,6 +97,7 @@ class FrameClass(enum.StrEnum):
     IGMP = "igmp"
     ICMP = "icmp"  # includes ICMPv6 errors; "port unreachable" is a fault of the set-up
     FRAGMENT = "fragment"
+    UNMEASURED = "unmeasured"  # late answers to warm-up and probes (stamp.UNMEASURED_SSID)
     TRUNCATED = "truncated"  # of one of our flows, but too short for a test packet
     FOREIGN = "foreign"
 

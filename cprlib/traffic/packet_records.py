@@ -69,9 +69,9 @@ class Matched:
     """The answers of one flow, compared with the packets sent.
 
     :param arrivals: in the order of arrival.
-    :param invalid: answers to packets never sent, or with another T1: from a faulty reflector or an earlier session.
-    :param not_in_log: answers that are not in the reflector's log: damaged on the way, or the log is incomplete. An
-        answer that the reflector did not send must not hide a missing one.
+    :param invalid: answers to packets never sent, or with another T1: damaged on the way.
+    :param not_in_log: answers that are not in the reflector's log: damaged on the way. An answer that the reflector did
+        not send must not hide a missing one.
     """
 
     arrivals: tuple[Arrival, ...]

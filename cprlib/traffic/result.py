@@ -55,7 +55,7 @@ class FlowResult:
     :param undetermined: packets lost in an unknown direction; 0 with a log.
     :param missing: sequence numbers of packets without an answer.
     :param invalid: answers to packets never sent, or with a wrong T1.
-    :param not_in_log: answers that are not in the reflector's log: damaged on the way, or the log is incomplete.
+    :param not_in_log: answers that are not in the reflector's log.
     """
 
     flow: Flow
@@ -127,6 +127,11 @@ class TrafficResult:
         """Packets that had no answer yet when the last one was sent."""
         end_ns = max(flow.sent_ns[-1] for flow in self.flows if flow.sent_ns)
         return sum(time_ns is None or time_ns > end_ns for flow in self.flows for time_ns in flow.returned_ns)
+
+    @property
+    def damaged(self) -> int:
+        """Answers that the reflector has not sent so: damaged on the way; the packets they belong to count as lost."""
+        return sum(flow.invalid + flow.not_in_log for flow in self.flows)
 
     @property
     def lost_forward(self) -> int:

@@ -111,7 +111,7 @@ def instrument_counters(result: TrafficResult | None) -> Counters:
         "capture.answers": answers,
         "capture.bad_checksums": report.bad_checksums,
         "capture.drops": report.kernel_drops,
-        "capture.others": sum(report.others.values()) + sum(flow.invalid + flow.not_in_log for flow in result.flows),
+        "capture.others": sum(report.others.values()) + result.damaged,
         "capture.announcements": report.others.get(FrameClass.RARP, 0),
     }
 

@@ -1,4 +1,4 @@
-"""Losses in a control run after the updates count, except those that the machine explains."""
+"""Damaged answers, and losses in a control run after the updates, count, except those that the machine explains."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import cast
 
 import pytest
 
-from cprlib.evidence.measured_traffic import after_update_check
-from cprlib.evidence.records import Outcome
+from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.measured_traffic import after_update_check, with_traffic
+from cprlib.evidence.records import INSTRUMENT_CHECK, Outcome, Role
 from cprlib.traffic.control_run import ControlRun
+from cprlib.traffic.result import TrafficResult
+from cprlib.update.mechanism import Mechanism
 from tests.unit.traffic.test_result import PERIOD, result_of, simulate
 
 pytestmark = pytest.mark.fast
@@ -37,3 +40,39 @@ def test_a_full_tap_queue_is_the_machines_where_it_stood_still_before(
     before = cast("ControlRun", SimpleNamespace(floor_ms=control_run_ms))
     assert after_update_check(result, before, queue_length).outcome is outcome
     assert after_update_check(result, None, queue_length).outcome is Outcome.FAIL
+
+
+def with_damage(damaged: int) -> TrafficResult:
+    """A run in which the first answers come back with another time stamp T1, as if QEMU had changed a bit of it."""
+    world = simulate(GOOD * 20)
+    for index in range(damaged):
+        world.columns.t1[index] ^= 1 << 20
+    return result_of(world, world.log)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "in_control", "role", "outcome"),
+    [
+        (0, 0, Role.UPDATE, Outcome.PASS),
+        (2, 0, Role.UPDATE, Outcome.FAIL),
+        (2, 1, Role.UPDATE, Outcome.INCONCLUSIVE),
+        (2, 0, Role.CONTROL_RUN, Outcome.INCONCLUSIVE),
+        (2, 0, Role.NEGATIVE_CONTROL, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_damaged_answers_are_lost_and_no_problem_of_the_instrument(
+    damaged: int, in_control: int, role: Role, outcome: Outcome
+) -> None:
+    control_run = None if role is Role.CONTROL_RUN else ControlRun((with_damage(in_control),))
+    case = with_traffic(CaseEvidence("x", Mechanism.CPR, role), with_damage(damaged), control_run, 5000)
+    checks = {check.name: check for check in case.checks}
+    assert checks["answers-undamaged"].outcome is outcome
+    assert case.loss.return_ == damaged
+    if not in_control:
+        assert checks[INSTRUMENT_CHECK].outcome is Outcome.PASS
+
+
+def test_without_the_log_damage_is_unknown() -> None:
+    world = simulate(GOOD * 20)
+    case = with_traffic(CaseEvidence("x", Mechanism.CPR), result_of(world, None), None, 5000)
+    assert "answers-undamaged" not in {check.name for check in case.checks}

@@ -13,8 +13,9 @@ import pytest
 from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, InstrumentError, UpdateFailed
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import Check, Outcome, Role
+from cprlib.guest.agent import AgentConnection
 from cprlib.testing import measured_case as module
-from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.measured_case import MeasuredCase, reflector_log
 from cprlib.testing.parameters import SuiteParameters
 from cprlib.traffic.kernel_drops import DropReport
 from cprlib.traffic.packet_records import Reflection
@@ -176,6 +177,12 @@ def test_figures_need_no_log_of_the_reflector(
     assert Packets.read(case.folder) is not None
     assert case.evidence.interruption.return_.low_ms is not None
     assert case.evidence.warnings
+
+
+def test_a_log_that_had_no_room_for_each_packet_proves_nothing() -> None:
+    agent = SimpleNamespace(reflector=lambda: SimpleNamespace(log_overflow=3))
+    with pytest.raises(InstrumentError, match="no room for 3 packets"):
+        reflector_log(cast("AgentConnection", agent))
 
 
 def test_checks_of_the_watch_are_kept_when_the_guest_hangs_later(case: MeasuredCase, watch: SimpleNamespace) -> None:

@@ -31,7 +31,7 @@ from cprlib.traffic.ring import (
 )
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.sockets import open_sending
-from cprlib.traffic.stamp import ReflectorPacket
+from cprlib.traffic.stamp import UNMEASURED_SSID, ReflectorPacket
 
 from .reflector_process import reflector_process
 from .veth import INTERFACE, Pair, veth_pair_or_skip
@@ -86,13 +86,23 @@ def test_other_frames_are_counted_by_class() -> None:
         answer(FLOW, GOOD[:43]),
         answer(FLOW6, GOOD[:10]),
         answer(FLOW, b""),
+        *(answer(flow, ReflectorPacket(0, 3, 2, 0, 1, ssid=UNMEASURED_SSID).encode()) for flow in (FLOW, FLOW6)),
         answer(FLOW, GOOD),
         answer(FLOW6, GOOD + b"padding"),
     ]
     capture, report = capture_frames([bytes(frame) for frame in frames])
     others = dict(report.others)
     others["mld"] -= max(0, others["mld"] - 1)  # the kernel's own reports for the addresses, if any
-    assert others == {"arp": 1, "nd": 1, "mld": 1, "icmp": 1, "fragment": 1, "foreign": 3, "truncated": 3}
+    assert others == {
+        "arp": 1,
+        "nd": 1,
+        "mld": 1,
+        "icmp": 1,
+        "fragment": 1,
+        "foreign": 3,
+        "truncated": 3,
+        "unmeasured": 2,
+    }
     assert report.answers == 2
     assert (report.kernel_drops, report.faults) == (0, 0)
     assert [len(columns) for columns in capture.columns] == [1, 1]
@@ -155,7 +165,7 @@ def test_answers_to_packets_never_sent_are_counted_as_invalid() -> None:
         answer(FLOW, ReflectorPacket(0, 3, 2, 0, 1).encode()),
         answer(FLOW, ReflectorPacket(1, 3, 2, 5, 1).encode()),  # number never sent
         answer(FLOW, ReflectorPacket(2, 3, 2, 0, 77).encode()),  # another time stamp than sent
-        answer(FLOW, b"\xff" * 44),
+        answer(FLOW, b"\x7f" * 44),
     ]
     capture, report = capture_frames([bytes(frame) for frame in frames])
     assert report.answers == 4

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import FLOW, INSTRUMENT_CHECK, Budget, Check, InstrumentHealth, Outcome, Role, Stream
-from cprlib.traffic.control_run import LONGEST_STANDSTILL, ControlRun, check_instrument, check_measurement
+from cprlib.traffic.control_run import (
+    LONGEST_STANDSTILL,
+    TUN_FLOW_EXPIRE_MS,
+    ControlRun,
+    check_instrument,
+    check_measurement,
+)
 from cprlib.traffic.ledger import GuestStop, Ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.update.events import Step
@@ -118,23 +125,47 @@ def packets_of(result: TrafficResult) -> Packets:
 
 
 def after_update_check(result: TrafficResult, control_run: ControlRun | None, queue_length: int) -> Check:
-    """The guest loses nothing in a further control run, after its updates: such a loss is no matter of the machine.
+    """A further control run, with the guest after its updates, is as good as one before them.
 
-    Inconclusive when a pause filled the tap's queue, and the machine had such pauses before the updates.
+    Inconclusive is what the machine did before the updates too: duplicates, reordering, and pauses that explain a full
+    tap queue or flows that tun forgot.
 
     :param control_run: before the updates.
     :param queue_length: packets that a tap queue holds.
     """
-    name, expected = "nothing-lost-afterwards", f"each of {result.sent} packets answered"
-    if not result.lost:
-        return Check(name, Outcome.PASS, expected, "none lost")
+    name, expected = "traffic-intact-afterwards", f"each of {result.sent} packets answered once, in order"
+    seen = _disturbances(result)
+    if not any(seen.values()):
+        return Check(name, Outcome.PASS, expected, "no packet lost, damaged, duplicated or reordered")
+    observed = ", ".join(f"{count} {what}" for what, count in seen.items() if count)
     validity = check_instrument(result)
     if not validity.conclusive:
         return Check(name, Outcome.INCONCLUSIVE, expected, "; ".join(validity.problems))
+    before: Counter[str] = Counter()
+    for each in control_run.results if control_run else ():
+        before.update(_disturbances(each))
+    excused = {what for what in ("duplicated", "reordered") if before[what]}
     room_ms = Budget(queue_length, result.settings.rate / len(result.flows)).longest_pause_ms or 0.0
     pause_ms, still_ms = result.interruption.forward.high_ms or 0.0, (control_run and control_run.floor_ms) or 0.0
-    if result.lost == result.lost_forward and room_ms < pause_ms < still_ms / LONGEST_STANDSTILL:
-        reason = f"{result.lost} lost in a pause of {pause_ms:,.0f} ms, the tap's queue lasts {room_ms:,.0f} ms"
-        return Check(name, Outcome.INCONCLUSIVE, expected, f"{reason}; before the update {still_ms:,.0f} ms")
-    meaning = f"{result.lost} of {result.sent} packets lost after the update, while nothing was updated"
-    return Check(name, Outcome.FAIL, expected, f"{result.lost} lost", meaning)
+    if pause_ms < still_ms / LONGEST_STANDSTILL:
+        if result.lost == result.lost_forward and room_ms < pause_ms:
+            excused.add("lost")
+        if len(result.flows) > 1 and not result.reordered.return_ and pause_ms > TUN_FLOW_EXPIRE_MS:
+            excused.add("reordered")
+    if all(what in excused for what, count in seen.items() if count):
+        reason = f"{observed} in a pause of {pause_ms:,.0f} ms, the tap's queue lasts {room_ms:,.0f} ms"
+        observed_before = ", ".join(f"{count} {what}" for what, count in before.items() if count)
+        was = f"before the update {still_ms:,.0f} ms" + (f", {observed_before}" if observed_before else "")
+        return Check(name, Outcome.INCONCLUSIVE, expected, f"{reason}; {was}")
+    meaning = f"{observed} of {counted(result.sent)} after the update, while nothing was updated"
+    return Check(name, Outcome.FAIL, expected, observed, meaning)
+
+
+def _disturbances(result: TrafficResult) -> dict[str, int]:
+    """Packets that did not arrive once, unchanged and in order, by what happened to them."""
+    return {
+        "lost": result.lost,
+        "damaged": result.damaged,
+        "duplicated": result.duplicates.total or 0,
+        "reordered": result.reordered.total or 0,
+    }

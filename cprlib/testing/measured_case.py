@@ -19,7 +19,7 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import guest_view, queue_shares, queue_use_check, view_guest
 from cprlib.evidence.measured_traffic import after_update_check, guest_stops, packets_of, with_ledger, with_traffic
-from cprlib.evidence.records import StatePair
+from cprlib.evidence.records import Outcome, StatePair
 from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, parts_of
 from cprlib.evidence.update_checks import (
     delay_checks,
@@ -293,9 +293,10 @@ class MeasuredCase(GuestCase):
         control_run = ControlRun(control_runs) if control_runs else None
         if self._control_after:
             later = self._control_after.result(log, reflector_drops=overflow)
-            self.add_checks(after_update_check(later, control_run, self.parameters.queue_length))
-            if not later.lost:
-                control_run = ControlRun((*control_runs, later))
+            check = after_update_check(later, control_run, self.parameters.queue_length)
+            self.add_checks(check)
+            if check.outcome is Outcome.PASS:
+                control_run = ControlRun(control_runs, later)
         self.evidence = with_traffic(self.evidence, result, control_run, self.parameters.queue_length)
         self.evidence = replace(
             self.evidence,

@@ -11,6 +11,7 @@ from cprlib.traffic.result import TrafficResult
 PACING_P99_LIMIT_NS = 20_000_000  # above it a gap in the answers may be the sender's own
 LONGEST_STANDSTILL = 0.05  # share of an interruption; a machine whose control run has a longer gap may be its cause
 LARGEST_UNANSWERED_SHARE = 0.25  # of a control run's packets at its last send; more is a guest that is too slow
+TUN_FLOW_EXPIRE_MS = 3000.0  # drivers/net/tun.c: a flow without answers may take another queue, and be reordered
 LEAST_CONTROL_SHARE = 0.5  # of a measured run's packets: a shorter control run proves nothing about it
 
 
@@ -84,13 +85,23 @@ def _reflector_problems(result: TrafficResult) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ControlRun:
-    """Runs without an update, in the same session, at the same rate and together of the same length."""
+    """Runs without an update, in the same session, at the same rate and together of the same length.
+
+    :param results: of the runs before the updates: they show what the machine does by itself.
+    :param later: a further run, with the guest after its updates: what it shows may be QEMU's, so it adds its length
+        only.
+    """
 
     results: tuple[TrafficResult, ...]
+    later: TrafficResult | None = None
+
+    @property
+    def _all(self) -> tuple[TrafficResult, ...]:
+        return self.results if self.later is None else (*self.results, self.later)
 
     @property
     def sent(self) -> int:
-        return sum(result.sent for result in self.results)
+        return sum(result.sent for result in self._all)
 
     @property
     def lost(self) -> int:
@@ -105,7 +116,7 @@ class ControlRun:
     @property
     def rate(self) -> float:
         """Packets/s of the slowest."""
-        return min(result.settings.rate for result in self.results)
+        return min(result.settings.rate for result in self._all)
 
     @property
     def floor_ms(self) -> float | None:
@@ -116,7 +127,7 @@ class ControlRun:
     @property
     def problems(self) -> tuple[str, ...]:
         """Why a measurement after this control run is inconclusive; empty when it is not."""
-        found = [problem for result in self.results for problem in check_instrument(result).problems]
+        found = [problem for result in self._all for problem in check_instrument(result).problems]
         found += [problem for result in self.results for problem in capacity_problems(result)]
         for what, count in (
             ("lost", self.lost),

@@ -7,13 +7,11 @@ from dataclasses import replace
 
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import FLOW, Outcome, Role
-from cprlib.traffic.control_run import LONGEST_STANDSTILL
+from cprlib.traffic.control_run import LONGEST_STANDSTILL, TUN_FLOW_EXPIRE_MS
 from cprlib.traffic.figures import Cause, Direction, HopName, PerDirection
 from cprlib.verdict.findings import Finding, failed, inconclusive, passed
 from cprlib.verdict.policy import CountLimits, InstrumentRules, Policy, matches
 from cprlib.words import counted
-
-TUN_FLOW_EXPIRE_MS = 3000.0  # drivers/net/tun.c
 
 
 def was_measured(case: CaseEvidence) -> bool:

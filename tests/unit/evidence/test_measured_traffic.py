@@ -1,7 +1,8 @@
-"""Damaged answers, and losses in a control run after the updates, count, except those that the machine explains."""
+"""Damaged answers, and disturbances after the updates, count, except those that the machine explains."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -37,9 +38,44 @@ def test_a_full_tap_queue_is_the_machines_where_it_stood_still_before(
 ) -> None:
     world = simulate(GOOD * 5 + PAUSE + GOOD * 5)
     result = result_of(world, world.log)
-    before = cast("ControlRun", SimpleNamespace(floor_ms=control_run_ms))
+    before = cast("ControlRun", SimpleNamespace(results=(), floor_ms=control_run_ms))
     assert after_update_check(result, before, queue_length).outcome is outcome
     assert after_update_check(result, None, queue_length).outcome is Outcome.FAIL
+
+
+COPIED: list[Fate] = [([PERIOD], [PERIOD, PERIOD + 1000], [])]
+HELD: list[Fate] = [([4 * PERIOD], [PERIOD], [])]  # others overtake it
+
+
+@pytest.mark.parametrize(
+    ("after", "before", "outcome"),
+    [
+        (GOOD, GOOD, Outcome.PASS),
+        (COPIED, GOOD, Outcome.FAIL),
+        (HELD, GOOD, Outcome.FAIL),
+        (COPIED, COPIED, Outcome.INCONCLUSIVE),
+        (HELD, HELD, Outcome.INCONCLUSIVE),
+        (HELD, COPIED, Outcome.FAIL),
+    ],
+)
+def test_duplicates_and_reordering_after_the_updates_are_not_the_machines(
+    after: list[Fate], before: list[Fate], outcome: Outcome
+) -> None:
+    later, earlier = (
+        result_of(world, world.log) for world in (simulate(GOOD * 5 + one + GOOD * 5) for one in (after, before))
+    )
+    assert after_update_check(later, ControlRun((earlier,)), 5000).outcome is outcome
+
+
+@pytest.mark.parametrize(("pause_ms", "outcome"), [(3100, Outcome.INCONCLUSIVE), (2900, Outcome.FAIL)])
+def test_reordering_is_the_machines_where_tun_forgot_the_flows(pause_ms: int, outcome: Outcome) -> None:
+    pause: list[Fate] = [([(pause_ms - number) * PERIOD], [PERIOD], []) for number in range(pause_ms)]
+    world = simulate(GOOD * 5 + pause + GOOD + HELD + GOOD * 5)
+    one_queue = result_of(world, world.log)
+    result = replace(one_queue, flows=one_queue.flows * 2)
+    before = cast("ControlRun", SimpleNamespace(results=(), floor_ms=200.0))
+    assert after_update_check(result, before, 5000).outcome is outcome
+    assert after_update_check(one_queue, before, 5000).outcome is Outcome.FAIL
 
 
 def with_damage(damaged: int) -> TrafficResult:

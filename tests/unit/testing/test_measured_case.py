@@ -146,9 +146,9 @@ def test_loss_in_a_control_run_after_the_update_is_not_the_machines(
     case._control_runs.append(cast("TrafficSession", short))
     with case.under_traffic():
         pass
-    afterwards = next(check for check in case.evidence.checks if check.name == "nothing-lost-afterwards")
+    afterwards = next(check for check in case.evidence.checks if check.name == "traffic-intact-afterwards")
     assert afterwards.outcome is Outcome.FAIL
-    assert "1 of 20 packets lost after the update" in afterwards.message
+    assert "1 lost of 20 packets after the update" in afterwards.message
     assert case.evidence.instrument.control_run_sent == 20  # the further one does not count
 
 

@@ -46,6 +46,17 @@ def test_a_stall_that_ended_before_the_last_packet_is_none(end: int) -> None:
     assert RateTrial.of(result).carried
 
 
+def test_what_a_later_run_shows_is_not_the_machines() -> None:
+    """Neither its pause nor its slow guest; only its length counts."""
+    before = slow_guest(1.0)
+    paused = result_with_delays([max(PERIOD, (300 - number) * PERIOD) for number in range(PACKETS)])
+    for later in (paused, slow_guest(0.5)):
+        control_run = ControlRun((before,), later)
+        assert control_run.floor_ms == before.interruption.return_.high_ms
+        assert control_run.sent == 2 * PACKETS
+        assert control_run.problems == ()
+
+
 def test_a_guest_that_carries_the_rate_is_none() -> None:
     assert ControlRun((slow_guest(1.0),)).problems == ()
     assert RateTrial.of(slow_guest(0.99)).carried

@@ -180,10 +180,11 @@ class MeasuredCase(GuestCase):
                     deadline = Deadline(more / parameters.rate + 5, "traffic to flow after the update")
                     with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
                         session.wait_for_answers(answers + more, deadline)
-                finally:
-                    self._running = self._watch = None
-                    session.finish()
-                    drops = trace.report()
+                except BaseException:
+                    with contextlib.suppress(InstrumentError):  # the first error says what happened
+                        drops = self._end_traffic(session, trace)
+                    raise
+                drops = self._end_traffic(session, trace)
             after, later, last = read_hop_counters(self.guest), view_guest(self.guest.agent), watch.sample_end()
             silent = self._extend_control_run(session.sent)
         except Exception:  # also of a QEMU that is gone from /proc
@@ -201,6 +202,15 @@ class MeasuredCase(GuestCase):
         self._compare_after_traffic(state, len(self._notes) - updates)
         if seen.nic.channels > 1:
             self.add_checks(queue_use_check(shares, min(seen.nic.channels, later.nic.channels)))
+
+    def _end_traffic(self, session: TrafficSession, trace: DropTrace) -> DropReport:
+        """Stop sending, wait for late answers; returns the kernel's drops until then.
+
+        :raises InstrumentError: the instrument died.
+        """
+        self._running = self._watch = None
+        session.finish()
+        return trace.report()
 
     def _compare_after_traffic(self, before: Snapshot | None, updates: int) -> None:
         """Compare the states before and after the traffic: reading them would delay its packets.

@@ -24,6 +24,8 @@ from cprlib.traffic.stamp import UNMEASURED_SSID
 
 PRIORITY = 10  # below the sender
 WAIT_MS = 50
+IDLE_READS = 2  # without a block, before the capture ends
+FAULTS_LIMIT = 1000
 BUFFERED_FRAMES = 200_000  # raw frames kept for the pcap
 
 _TYPE = 12  # offset of the Ethernet type
@@ -121,27 +123,28 @@ class StampCapture:
 
     def _run(self) -> None:
         change_priority(PRIORITY)
-        idle_after_stop = 0
-        while True:
-            # A block that is not full arrives after the retire timeout: wait twice as long before the end.
-            stopping = self._stop.is_set()
-            try:
-                self._ring.wait(2 * self._ring.settings.retire_ms if stopping else WAIT_MS)
-                blocks = self._read_blocks()
-                packets, drops = self._ring.read_statistics()
-                self._kernel_packets += packets
-                self._kernel_drops += drops
-            except Exception as error:  # counted: the thread must continue to read
-                self._fault(error)
-                blocks = 0
-                if self._faults > 1000:
-                    return
-            if stopping:
-                idle_after_stop = 0 if blocks else idle_after_stop + 1
-                if idle_after_stop > 2:
-                    return
-                if idle_after_stop == 2:  # a packet that came after the last block was read would only be counted
-                    self._ring.refuse_more()
+        while not self._stop.is_set() and self._faults <= FAULTS_LIMIT:
+            self._read(WAIT_MS)
+        # A block that is not full arrives after the retire timeout: wait twice as long for the last one.
+        last_ms = 2 * self._ring.settings.retire_ms
+        self._read(last_ms)
+        self._ring.refuse_more()  # else a flood of frames would keep this thread; what is refused is not counted
+        idle = 0
+        while idle < IDLE_READS:
+            idle = 0 if self._read(last_ms) else idle + 1
+
+    def _read(self, wait_ms: int) -> int:
+        """Wait for blocks, and read them; returns how many."""
+        try:
+            self._ring.wait(wait_ms)
+            blocks = self._read_blocks()
+            packets, drops = self._ring.read_statistics()
+        except Exception as error:  # counted: the thread must continue to read
+            self._fault(error)
+            return 0
+        self._kernel_packets += packets
+        self._kernel_drops += drops
+        return blocks
 
     def _read_blocks(self) -> int:
         blocks = 0

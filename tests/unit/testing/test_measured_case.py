@@ -128,6 +128,17 @@ def test_figures_are_kept_when_the_body_fails(case: MeasuredCase, error: Excepti
     assert not case.evidence.ledger
 
 
+def test_an_instrument_that_dies_as_well_does_not_hide_what_qemu_did(
+    case: MeasuredCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died = InstrumentError("talk to the traffic instrument", "its process is gone")
+    monkeypatch.setattr(FakeSession, "finish", raising(died))
+    with pytest.raises(UpdateFailed), case.under_traffic():
+        raise UpdateFailed("update", "it failed")
+    with pytest.raises(InstrumentError), case.under_traffic():
+        pass
+
+
 @pytest.mark.parametrize("hangs", ["read_hop_counters", "view_guest"])
 def test_figures_are_kept_when_the_guest_hangs_after_the_traffic(
     case: MeasuredCase, monkeypatch: pytest.MonkeyPatch, hangs: str

@@ -136,10 +136,7 @@ class CaseEvidence:
 
     @property
     def overlong(self) -> bool:
-        """A pause was longer than the tap queue has room for: packets overflow, and tun forgets flows, which reorders.
-
-        tun forgets a flow after 3 s without a packet (TUN_FLOW_EXPIRE, drivers/net/tun.c).
-        """
+        """A pause was longer than the tap queue has room for: packets overflow."""
         pause, room = self.longest_pause_ms, self.budget.longest_pause_ms if self.budget else None
         return pause is not None and room is not None and pause > room
 

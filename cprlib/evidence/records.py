@@ -249,6 +249,8 @@ class Stream:
 
     :param kind: ``stamp``, ``udp``, ``tcp``, or :data:`FLOW`, whose packets are those of the main stream.
     :param sent, lost, duplicates, reordered: packets (for TCP: bytes sent; lost are bytes that differ or are missing).
+    :param lost_from_guest: of the packets lost, those on the way out of the guest, which pass no tap queue; None when
+        unknown.
     """
 
     name: str
@@ -260,6 +262,7 @@ class Stream:
     retransmissions: int | None = None
     longest_stall_ms: float | None = None
     note: str = ""
+    lost_from_guest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from cprlib.verdict.findings import Finding, failed, inconclusive, passed
 from cprlib.verdict.policy import CountLimits, InstrumentRules, Policy, matches
 from cprlib.words import counted
 
+LONGEST_STALL_RATIO = 3.0  # stall of a stream by pause: the time-out of TCP doubles, and its next try may fail too
+
 
 def was_measured(case: CaseEvidence) -> bool:
     """False for a case without any figure of traffic: it ended before its measured run."""
@@ -114,10 +116,14 @@ def _excess(case: CaseEvidence, policy: Policy, direction: Direction, lost: int,
 
 
 def _of_reordering(case: CaseEvidence, policy: Policy, finding: Finding) -> Finding:
-    """A finding that a pause explains in which tun forgot the flows, so that the next packets took another queue."""
-    pause = case.longest_pause_ms or 0
-    if case.overlong or pause <= TUN_FLOW_EXPIRE_MS or policy.loss.overflow == "fail":
-        return _of_overlong_pause(case, policy, finding)
+    """A finding that a pause explains in which tun forgot the flows, so that the next packets took another queue.
+
+    These are packets to the guest, which has several queues.
+    """
+    pause = case.interruption.forward.high_ms or 0
+    forgot = pause > TUN_FLOW_EXPIRE_MS and case.parameters.queues != 1
+    if not forgot or finding.direction == Direction.RETURN or policy.loss.overflow == "fail":
+        return finding
     text = f"{finding.text}; in the pause of {pause:,.0f} ms tun forgot the flows ({TUN_FLOW_EXPIRE_MS:,.0f} ms)"
     return replace(finding, outcome=Outcome.INCONCLUSIVE, text=text)
 
@@ -163,8 +169,11 @@ def _streams(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
                 yield passed(about, text)
                 continue
             finding = failed(about, f"{text}, the policy allows {limit:,}")
-            of_pause = name == "reordered" or (name == "lost" and 0 < count <= overflowed)
-            yield _of_overlong_pause(case, policy, finding) if of_pause else finding
+            if name == "reordered":
+                finding = _of_reordering(case, policy, finding)
+            elif name == "lost" and stream.kind != "tcp" and not stream.lost_from_guest and count <= overflowed:
+                finding = _of_overlong_pause(case, policy, finding)
+            yield finding
         longest_ms, stall_ms = limits.longest_stall_ms, stream.longest_stall_ms
         if longest_ms is None or (stall_ms is None and stream.kind != "tcp"):
             continue
@@ -172,7 +181,8 @@ def _streams(case: CaseEvidence, policy: Policy) -> Iterator[Finding]:
             yield inconclusive(about, "its longest stall was not measured")
         elif stall_ms > longest_ms:
             finding = failed(about, f"stalled for {stall_ms:,.0f} ms, the policy allows {longest_ms:,.0f}")
-            yield _of_overlong_pause(case, policy, finding)
+            explained = stall_ms <= LONGEST_STALL_RATIO * (case.longest_pause_ms or 0) + longest_ms
+            yield _of_overlong_pause(case, policy, finding) if explained else finding
 
 
 def interruption_findings(case: CaseEvidence, policy: Policy, baseline_ms: float | None) -> Iterator[Finding]:

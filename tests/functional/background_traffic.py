@@ -181,6 +181,7 @@ def _add_streams(
                 reordered=measured.reordered.total,
                 longest_stall_ms=interruption.high_ns / 1e6 if interruption else None,
                 note=f"{_rate(case, plan)} packets/s of {plan.size} bytes{_losses(measured)}",
+                lost_from_guest=len(measured.missing_forward) if complete else None,
             ),
             Check(
                 f"log-of-{_kebab(plan)}",

@@ -186,7 +186,7 @@ class ReflectorCounters:
     :param received: everything that arrived at the port, foreign packets too.
     :param short: under 44 bytes; :param truncated: too long; :param corrupt: an error estimate with multiplier 0.
     :param send_failed: answers given up.
-    :param socket_drops: dropped by the kernel because the socket's buffer was full; -1 when not known.
+    :param socket_drops: dropped by the kernel: the socket's buffer was full, or a checksum wrong; -1 when not known.
     :param log_overflow: packets reflected that the log had no room for.
     """
 

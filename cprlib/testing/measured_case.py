@@ -47,6 +47,7 @@ from cprlib.update.guest_traffic import (
     TRIED_PER_QUEUE,
     Counters,
     flows_on_every_queue,
+    full_socket_drops,
     instrument_counters,
     read_hop_counters,
 )
@@ -62,8 +63,8 @@ BETWEEN_S = 0.3  # traffic between two updates of a chain
 CONTROL_RUN_S = 1.2  # of control run for each update of a chain, which takes about 1.5 s
 
 
-def reflector_log(agent: AgentConnection) -> tuple[list[Reflection], int]:
-    """The log of the guest's session-reflector, and how many packets its socket dropped.
+def reflector_log(agent: AgentConnection) -> tuple[list[Reflection], int | None]:
+    """The log of the guest's session-reflector, and how many packets its full socket dropped; None when unknown.
 
     :raises InstrumentError: the log is incomplete.
     """
@@ -71,7 +72,9 @@ def reflector_log(agent: AgentConnection) -> tuple[list[Reflection], int]:
     if counters.log_overflow:
         happened = f"it had no room for {counters.log_overflow} packets"
         raise InstrumentError("read the reflector's log", happened, "lower the rate, or measure for less long")
-    return list(reflections(agent.reflector_log(), counters.peers)), counters.socket_drops
+    dropped = full_socket_drops(counters, agent.network()) if counters.socket_drops else 0
+    log = list(reflections(agent.reflector_log(), counters.peers))
+    return log, None if dropped is None else max(0, dropped)
 
 
 class MeasuredCase(GuestCase):

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
-from cprlib.guest.replies import NicInfo
+from cprlib.guest.replies import NetInfo, NicInfo, ReflectorCounters
 from cprlib.linux.counters import LinkCounters, QdiscSide, read_counters, read_queue_drops
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.topology import PORT, STATION_INTERFACE
@@ -28,7 +28,6 @@ TRIED_PER_QUEUE = 12  # with four queues, one of them gets no flow in 1 of 250,0
 CAPTURE = ("frames", "captured", "answers", "bad_checksums", "drops", "others", "announcements")
 GUEST_NIC = ("rx_packets", "rx_dropped", "rx_errors", "tx_packets", "tx_dropped", "tx_errors")
 GUEST_UDP = {  # name of the counter: its name in /proc/net/snmp, and in snmp6 after "Udp6"
-    "guest.udp_no_ports": "NoPorts",
     "guest.udp_in_errors": "InErrors",
     "guest.udp_rcvbuf_errors": "RcvbufErrors",
 }
@@ -59,7 +58,8 @@ def _taps(guest: RunningGuest) -> Counters:
 def read_hop_counters(guest: RunningGuest) -> Counters:
     """Read all counters of the kernel and of the guest.
 
-    A counter that cannot be read is None, never 0. RcvbufErrors are subtracted from UDP's InErrors, which include them
+    A counter that cannot be read is None, never 0. ``guest.udp_rcvbuf_errors`` is in no hop, as it counts those of all
+    sockets. RcvbufErrors are subtracted from UDP's InErrors, which include them
     (net/ipv4/udp.c).
 
     :raises InstrumentError: the guest's agent sent an invalid reply.
@@ -77,16 +77,30 @@ def read_hop_counters(guest: RunningGuest) -> Counters:
     nic = seen.nic()
     counters |= {f"guest.{name}": nic.counters.get(name) for name in GUEST_NIC}
     for ours, theirs in GUEST_UDP.items():
-        count = seen.stack.get(f"Udp.{theirs}", 0) + seen.stack.get(f"Udp6{theirs}", 0)
-        counters[ours] = count if seen.stack else None
+        counters[ours] = udp_count(seen, theirs) if seen.stack else None
     errors, overflow = counters["guest.udp_in_errors"], counters["guest.udp_rcvbuf_errors"]
     if errors is not None and overflow is not None:
         counters["guest.udp_in_errors"] = errors - overflow
-    return counters | _reflector(guest)
+    return counters | _reflector(guest.agent.reflector(), seen)
 
 
-def _reflector(guest: RunningGuest) -> Counters:
-    counted = guest.agent.reflector()
+def udp_count(seen: NetInfo, name: str) -> int:
+    """A counter of the guest's UDP over both IP versions: a name of /proc/net/snmp, as ``InErrors``."""
+    return seen.stack.get(f"Udp.{name}", 0) + seen.stack.get(f"Udp6{name}", 0)
+
+
+def full_socket_drops(counted: ReflectorCounters, seen: NetInfo) -> int | None:
+    """Packets that the reflector's socket dropped because it was full; None when unknown.
+
+    Its counter has wrong checksums of packets with 69 bytes and more, too (udp_recvmsg(), net/ipv4/udp.c). Those of
+    shorter ones and of other sockets, which it has not, make the difference smaller, perhaps less than 0.
+
+    :param seen: the guest's counters at the same time.
+    """
+    return counted.socket_drops - udp_count(seen, "InCsumErrors") if counted.socket_drops >= 0 else None
+
+
+def _reflector(counted: ReflectorCounters, seen: NetInfo) -> Counters:
     return {
         "reflector.received": counted.received,
         "reflector.logged": counted.log_records + counted.log_overflow,
@@ -94,7 +108,7 @@ def _reflector(guest: RunningGuest) -> Counters:
         "reflector.sent": counted.reflected,
         "reflector.send_errors": counted.send_failed,
         "reflector.log_overflow": counted.log_overflow,
-        "reflector.overflow": 0,  # guest.udp_rcvbuf_errors counts the socket's drops
+        "reflector.overflow": full_socket_drops(counted, seen),
     }
 
 

@@ -97,7 +97,7 @@ class KnownFaultsGuest(LiveUpdateTest):
         bench.compare(
             "paused-without-room",
             run,
-            PathFault(FORWARD, "guest stack", dropped, reason="guest.udp_rcvbuf_errors"),
+            PathFault(FORWARD, "guest stack", dropped, reason="reflector.overflow"),
             "" if 0 < dropped < packets else f"the guest's socket dropped {dropped} of {packets}",
             "" if missing == tuple(range(packets - dropped, packets)) else "the packets kept are not the first ones",
         )

@@ -14,6 +14,7 @@ from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, InstrumentErro
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import Check, Outcome, Role
 from cprlib.guest.agent import AgentConnection
+from cprlib.guest.packet_log import PacketLog
 from cprlib.testing import measured_case as module
 from cprlib.testing.measured_case import MeasuredCase, reflector_log
 from cprlib.testing.parameters import SuiteParameters
@@ -188,6 +189,27 @@ def test_figures_need_no_log_of_the_reflector(
     assert Packets.read(case.folder) is not None
     assert case.evidence.interruption.return_.low_ms is not None
     assert case.evidence.warnings
+
+
+@pytest.mark.parametrize(
+    ("drops", "stack", "dropped"),
+    [
+        (0, {}, 0),
+        (7, {}, 7),
+        (7, {"Udp.InCsumErrors": 3, "Udp6InCsumErrors": 4}, 0),  # wrong checksums are no room that was missing
+        (7, {"Udp.InCsumErrors": 9}, 0),  # of short packets and other sockets too
+        (-1, {}, None),
+    ],
+)
+def test_drops_of_the_reflectors_socket_are_those_of_a_full_one(
+    drops: int, stack: dict[str, int], dropped: int | None
+) -> None:
+    agent = SimpleNamespace(
+        reflector=lambda: SimpleNamespace(log_overflow=0, socket_drops=drops, peers=()),
+        network=lambda: SimpleNamespace(stack=stack),
+        reflector_log=lambda: PacketLog(b"", 0),
+    )
+    assert reflector_log(cast("AgentConnection", agent)) == ([], dropped)
 
 
 def test_a_log_that_had_no_room_for_each_packet_proves_nothing() -> None:

@@ -21,7 +21,7 @@ from cprlib.linux.topology import Topology, build_topology
 from cprlib.linux.tracefs import parse_ftrace
 from cprlib.traffic.figures import Cause, Direction, HopName, LedgerRow, Period
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.hops import HopCount, absent_counters, count_hops
+from cprlib.traffic.hops import HOPS, HopCount, absent_counters, count_hops
 from cprlib.traffic.kernel_drops import DropEvent, DropReport, DropTrace, MissingPacket, drop_events
 from cprlib.traffic.ledger import GuestStop, cause_of, make_ledger, nearest, place, rows_of
 from cprlib.traffic.session import TrafficSession
@@ -31,6 +31,7 @@ from .veth import require_root, silence
 STOP, RESUME = 1_000_000_000, 1_300_000_000
 UPDATES = (GuestStop(STOP, RESUME),)
 NO_DROPS = DropReport("no tracepoint")
+COUNTERS = tuple(name for hop in HOPS for name in hop.counters)
 
 
 def missing(*times: int, direction: Direction = Direction.FORWARD) -> list[MissingPacket]:
@@ -269,7 +270,7 @@ def test_announcements_of_qemu_do_not_hide_answers_that_it_lost() -> None:
     ("hop", "counter", "cause"),
     [
         (HopName.GUEST_STACK, "guest.udp_in_errors", Cause.UPDATE),  # a wrong checksum
-        (HopName.GUEST_STACK, "guest.udp_rcvbuf_errors", Cause.GUEST),
+        (HopName.GUEST_STACK, "reflector.overflow", Cause.GUEST),
         (HopName.REFLECTOR, "reflector.send_errors", Cause.UPDATE),  # no room in the guest's NIC
         (HopName.REFLECTOR, "reflector.log_overflow", Cause.INSTRUMENT),
     ],
@@ -279,6 +280,24 @@ def test_packets_that_qemu_damages_or_does_not_take_are_lost_by_the_update(
 ) -> None:
     (packet,) = missing(STOP)
     assert cause_of(replace(packet, hop=hop, counter=counter)) is cause
+
+
+def test_other_sockets_of_the_guest_explain_nothing() -> None:
+    """Neither full ones nor closed ports; nor does a counter that fell."""
+    before = dict.fromkeys((*COUNTERS, "guest.udp_no_ports", "guest.udp_rcvbuf_errors"), 0)
+    after: dict[str, int | None] = {
+        **before,
+        "tap.tx_packets": 100,
+        "guest.rx_packets": 98,
+        "reflector.received": 90,
+        "guest.udp_no_ports": 3,
+        "guest.udp_rcvbuf_errors": 5,
+        "reflector.overflow": -5,
+    }
+    hops = [hop for hop in count_hops(before, after) if hop.hop in ("qemu", "guest stack")]
+    packets = place(missing(STOP - 2, STOP - 1), hops[:2], NO_DROPS, UPDATES)
+    assert placed_at(packets) == {"qemu": 2}
+    assert hops[1].dropped == 0
 
 
 def test_absent_counters_are_not_zero() -> None:

@@ -80,19 +80,23 @@ class Deadline:
 
 def wait_while_rising(
     probe: Callable[[], tuple[int, int]], *, quiet_s: float, latest_s: float, interval: float
-) -> None:
+) -> bool:
     """Wait until a count reaches another one, as long as it rises.
 
     :param probe: returns the count, and what it has to reach.
     :param quiet_s: the wait ends when the count has not risen for this time; scaled as deadlines are.
-    :param latest_s: longest wait, scaled too.
+    :param latest_s: the first time that the count rises after this one ends the wait; scaled too.
     :param interval: pause between two calls, in seconds.
+    :returns: whether it ended so: the count might have risen further.
     """
     purpose = "a count to rise"
     (count, complete), whole, quiet = probe(), Deadline(latest_s, purpose), Deadline(quiet_s, purpose)
-    while count < complete and not (quiet.expired or whole.expired):
+    while count < complete and not quiet.expired:
         time.sleep(interval)  # no event announces the last one
         earlier = count
         count, complete = probe()
         if count > earlier:
+            if whole.expired:
+                return count < complete
             quiet = Deadline(quiet_s, purpose)
+    return False

@@ -45,12 +45,14 @@ def check_instrument(result: TrafficResult) -> Validity:
 
 
 def capture_problems(result: TrafficResult) -> list[str]:
-    """Answers that the capture itself lost: they count as lost on the path otherwise."""
+    """Answers that the capture itself lost or missed: they count as lost on the path otherwise."""
     capture, problems = result.instrument.capture, []
     if capture.kernel_drops:
         problems.append(f"the capture's ring dropped {capture.kernel_drops} frames")
     if capture.faults:
         problems.append(f"{capture.faults} blocks of the capture could not be read")
+    if result.instrument.still_arriving:
+        problems.append("answers still arrived when the capture ended")
     return problems
 
 

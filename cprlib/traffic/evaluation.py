@@ -25,11 +25,13 @@ def make_result(
     *,
     log: Iterable[Reflection] | None,
     reflector_drops: int | None,
+    still_arriving: bool = False,
 ) -> TrafficResult:
     """The figures of a stream.
 
     :param log: the reflector's log; None when it is not available: its sequence numbers then separate the directions.
     :param reflector_drops: packets that the reflector's socket dropped; None when unknown.
+    :param still_arriving: answers still arrived when the capture ended.
     """
     lines = None if log is None else sort_log(flows, [len(sent_ns) for sent_ns in recording.sent], log)
     logs = [None] * len(flows) if lines is None else lines.by_flow
@@ -51,6 +53,7 @@ def make_result(
         log_lines=None if lines is None else sum(map(len, lines.by_flow)) + lines.foreign + lines.invalid,
         log_foreign=lines.foreign if lines else 0,
         log_invalid=lines.invalid if lines else 0,
+        still_arriving=still_arriving,
     )
     return TrafficResult(settings, tuple(results), report)
 

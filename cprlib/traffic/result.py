@@ -84,6 +84,7 @@ class InstrumentReport:
         when the reflector waited for room in the NIC: then the time may be QEMU's.
     :param log_lines: lines of the reflector's log, None without one; :param log_foreign: lines of other flows;
         :param log_invalid: lines with sequence numbers never sent.
+    :param still_arriving: answers still arrived when the capture ended.
     """
 
     sender: SenderReport
@@ -94,6 +95,7 @@ class InstrumentReport:
     log_lines: int | None
     log_foreign: int
     log_invalid: int
+    still_arriving: bool
 
 
 @dataclass(frozen=True, slots=True)

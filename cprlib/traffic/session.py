@@ -77,6 +77,7 @@ class TrafficSession:
         self._resources = contextlib.ExitStack()
         self._instrument: Instrument | None = None
         self._recording: Recording | None = None
+        self._still_arriving = False
 
     def __enter__(self) -> TrafficSession:
         with contextlib.ExitStack() as stack:
@@ -122,7 +123,8 @@ class TrafficSession:
         """Stop sending, wait for late answers, and stop the capture.
 
         The wait ends when there are as many answers as packets, or no answer has come for a while. A guest that works
-        off what waited during an update may need longer than that for all of them.
+        off what waited during an update may need longer than that for all of them. When answers still arrive after
+        :data:`LATEST_S`, that is a problem of the instrument: they would count as lost.
 
         :param linger_s: that while, in s.
         :raises InstrumentError: the instrument died.
@@ -133,7 +135,8 @@ class TrafficSession:
             return now.answers, now.sent
 
         self._running.stop_sending()
-        wait_while_rising(answered, quiet_s=linger_s, latest_s=max(linger_s, LATEST_S), interval=POLL_S)
+        latest_s = max(linger_s, LATEST_S)
+        self._still_arriving = wait_while_rising(answered, quiet_s=linger_s, latest_s=latest_s, interval=POLL_S)
         self._recording = self._running.finish()
 
     @property
@@ -166,4 +169,11 @@ class TrafficSession:
         if recording.sender.sent == 0:
             refused = ", ".join(f"{name} {count} times" for name, count in recording.sender.refused.items())
             raise InstrumentError("measure traffic", f"no packet was sent ({refused or 'stopped too early'})")
-        return make_result(self.flows, self.settings, recording, log=log, reflector_drops=reflector_drops)
+        return make_result(
+            self.flows,
+            self.settings,
+            recording,
+            log=log,
+            reflector_drops=reflector_drops,
+            still_arriving=self._still_arriving,
+        )

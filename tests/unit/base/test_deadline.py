@@ -46,6 +46,13 @@ def test_error_says_what_was_awaited(awaited: Awaited) -> None:
 def test_a_count_is_awaited_while_it_rises_but_not_for_ever() -> None:
     counts = itertools.count()
     began = time.monotonic()
-    wait_while_rising(lambda: (next(counts), 10_000_000), quiet_s=10, latest_s=0.2, interval=0.01)
+    assert wait_while_rising(lambda: (next(counts), 10_000_000), quiet_s=10, latest_s=0.2, interval=0.01)
     assert 0.2 <= time.monotonic() - began < 5
-    wait_while_rising(lambda: (7, 7), quiet_s=100, latest_s=100, interval=100)  # nothing is missing
+    assert not wait_while_rising(lambda: (7, 7), quiet_s=100, latest_s=100, interval=100)  # nothing is missing
+
+
+@pytest.mark.parametrize(("last", "complete", "still_rising"), [(5, 9, False), (10_000, 10_000, True), (5, 5, False)])
+def test_a_count_that_has_come_to_its_end_is_not_still_rising(last: int, complete: int, still_rising: bool) -> None:
+    """Although the wait has lasted for its longest time before that is certain."""
+    counts = itertools.chain(range(last), itertools.repeat(last))
+    assert still_rising == wait_while_rising(lambda: (next(counts), complete), quiet_s=0.3, latest_s=0.3, interval=0.01)

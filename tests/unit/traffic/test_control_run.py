@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from cprlib.traffic.control_run import ControlRun
+from cprlib.traffic.control_run import ControlRun, check_instrument
 from cprlib.traffic.result import TrafficResult
 from highest_rate import RateTrial
 
@@ -44,6 +46,14 @@ def test_a_stall_that_ended_before_the_last_packet_is_none(end: int) -> None:
     result = result_with_delays(held)
     assert ControlRun((result,)).problems == ()
     assert RateTrial.of(result).carried
+
+
+def test_answers_that_still_arrive_at_the_end_are_not_lost_by_qemu() -> None:
+    world = simulate([([PERIOD], [PERIOD // 10], [])] * PACKETS + [([], [], [])])
+    lost = result_of(world, world.log)
+    assert check_instrument(lost).problems == ()
+    late = replace(lost, instrument=replace(lost.instrument, still_arriving=True))
+    assert check_instrument(late).problems == ("answers still arrived when the capture ended",)
 
 
 def test_what_a_later_run_shows_is_not_the_machines() -> None:

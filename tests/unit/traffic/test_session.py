@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import cast
@@ -179,3 +180,23 @@ def test_answers_are_awaited_although_the_guest_stands_still(monkeypatch: pytest
     session._instrument = cast("Instrument", fake)
     session.finish()
     assert cast("object", session._recording) == 9
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("last", [10, 10_000])
+def test_answers_that_come_for_too_long_are_still_arriving(last: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest works off a long queue: what has not arrived at the end is not lost."""
+    monkeypatch.setenv("CPRLIB_TIMEOUT_SCALE", "0.05")
+    session = TrafficSession(None, flows_between(), StreamSettings(10, count=9))
+    counts = itertools.chain(range(last), itertools.repeat(last))
+    fake = SimpleNamespace(
+        progress=lambda: StreamProgress(sent=20_000, answers=next(counts), finished=True),
+        stop_sending=lambda: None,
+        finish=lambda: SimpleNamespace(sender=SimpleNamespace(sent=20_000)),
+    )
+    session._instrument = cast("Instrument", fake)
+    session.finish()
+    seen: dict[str, bool] = {}
+    monkeypatch.setattr("cprlib.traffic.session.make_result", lambda *_, **given: seen.update(given))
+    session.result([])
+    assert seen["still_arriving"] is (last > 10)

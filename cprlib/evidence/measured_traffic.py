@@ -146,7 +146,8 @@ def after_update_check(result: TrafficResult, control_run: ControlRun | None, qu
         before.update(_disturbances(each))
     excused = {what for what in ("duplicated", "reordered") if before[what]}
     room_ms = Budget(queue_length, result.settings.rate / len(result.flows)).longest_pause_ms or 0.0
-    pause_ms, still_ms = result.interruption.forward.high_ms or 0.0, (control_run and control_run.floor_ms) or 0.0
+    forward, gap_ms = result.interruption.forward, (control_run and control_run.floor_ms) or 0.0
+    pause_ms, still_ms = forward.high_ms or 0.0, gap_ms - (forward.resolution_ms or 0.0)
     if pause_ms < still_ms / LONGEST_STANDSTILL:
         if result.lost == result.lost_forward and room_ms < pause_ms:
             excused.add("lost")
@@ -155,7 +156,7 @@ def after_update_check(result: TrafficResult, control_run: ControlRun | None, qu
     if all(what in excused for what, count in seen.items() if count):
         reason = f"{observed} in a pause of {pause_ms:,.0f} ms, the tap's queue lasts {room_ms:,.0f} ms"
         observed_before = ", ".join(f"{count} {what}" for what, count in before.items() if count)
-        was = f"before the update {still_ms:,.0f} ms" + (f", {observed_before}" if observed_before else "")
+        was = f"before the update {gap_ms:,.0f} ms" + (f", {observed_before}" if observed_before else "")
         return Check(name, Outcome.INCONCLUSIVE, expected, f"{reason}; {was}")
     meaning = f"{observed} of {counted(result.sent)} after the update, while nothing was updated"
     return Check(name, Outcome.FAIL, expected, observed, meaning)

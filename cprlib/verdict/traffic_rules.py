@@ -203,12 +203,13 @@ def interruption_findings(case: CaseEvidence, policy: Policy, baseline_ms: float
             continue
         shown = f"interruption {direction} {seen.low_ms:,.1f} to {seen.high_ms:,.1f} ms"
         exceeded = [(limit, words) for limit, words in limits if seen.high_ms > limit]
-        still_ms = case.instrument.control_run_interruption_ms or 0.0
+        gap_ms = case.instrument.control_run_interruption_ms or 0.0
+        still_ms = gap_ms - (seen.resolution_ms or 0.0)  # at a low rate the gap is mostly the sending period
         lag_ms = (case.instrument.reflector_lag_ms or 0.0) if direction == Direction.RETURN else 0.0
         for limit, words in exceeded:
             text = f"{shown}, {words} {limit:,.0f} ms"
             if still_ms > seen.low_ms * LONGEST_STANDSTILL:
-                text += f"; the longest gap in the control run was {still_ms:,.0f} ms"
+                text += f"; the longest gap in the control run was {gap_ms:,.0f} ms"
                 yield inconclusive("interruption", text)
             elif seen.low_ms - lag_ms <= limit < seen.low_ms:
                 text += f"; the guest answered packets up to {lag_ms:,.0f} ms late: it had too little processor time"

@@ -209,6 +209,16 @@ def test_a_short_standstill_does_not_explain_a_pause_of_any_length(low_ms: float
     assert judge(changed(interruption=pause(low_ms, low_ms + 4))(busy), DEFAULT).outcome == outcome
 
 
+def test_the_sending_period_is_no_standstill_of_the_machine() -> None:
+    """At 15 packets/s each gap is 67 ms."""
+    slow = Interruption(5_200.0, 5_333.0, 0.0, resolution_ms=66.7)
+    case = changed(interruption=InterruptionPerDirection(slow, slow))(
+        instrument(control_run_interruption_ms=330.0)(good_case())
+    )
+    assert judge(case, DEFAULT).outcome == Outcome.INCONCLUSIVE
+    assert judge(instrument(control_run_interruption_ms=320.0)(case), DEFAULT).outcome == Outcome.FAIL
+
+
 def test_an_interruption_that_the_reflector_alone_explains_is_inconclusive() -> None:
     late = changed(interruption=InterruptionPerDirection(pause(400.0, 401.0).forward, pause(7104.0, 7106.0).return_))
     case = late(good_case())

@@ -185,14 +185,16 @@ class TrafficResult:
     def longest_interruption(self, measured: Sequence[TimestampInterruption | None], lost: int) -> Interruption:
         """The longest interruption of all flows in one direction; its time stamps are not known unless all are.
 
+        One flow may have the largest lower end of its range, another the largest upper end.
+
         :param measured: the interruption of each flow.
         :param lost: packets of all flows.
         """
         known = [entry for entry in measured if entry is not None]
-        worst = max(known) if len(known) == len(measured) else None
+        complete = bool(known) and len(known) == len(measured)
         return Interruption(
-            low_ms=None if worst is None else worst.low_ns / 1e6,
-            high_ms=None if worst is None else worst.high_ns / 1e6,
+            low_ms=max(entry.low_ns for entry in known) / 1e6 if complete else None,
+            high_ms=max(entry.high_ns for entry in known) / 1e6 if complete else None,
             frame_loss_ms=interruption_by_frame_loss(lost, self.settings.rate) * 1000,
             resolution_ms=self.settings.period_ns * len(self.flows) / 1e6,
         )

@@ -15,6 +15,7 @@ from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.instrument import Recording
 from cprlib.traffic.kernel_drops import DropReport
 from cprlib.traffic.ledger import make_ledger, missing_packets
+from cprlib.traffic.metrics import TimestampInterruption
 from cprlib.traffic.packet_records import ArrivalColumns, Reflection
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.sender import SenderReport
@@ -106,6 +107,14 @@ def test_the_result_is_what_happened(network: list[tuple[list[int], list[int], l
         error = result.instrument.clock.error_ns + 10
         for line in world.log:
             assert abs(result.instrument.clock.to_host(line.received_ns) - (line.received_ns - OFFSET)) <= error
+
+
+def test_the_longest_interruption_of_several_flows_has_both_largest_limits() -> None:
+    world = simulate([([5], [5], [])] * 3)
+    measured = [TimestampInterruption(100 * PERIOD, 101 * PERIOD), TimestampInterruption(99 * PERIOD, 140 * PERIOD)]
+    longest = result_of(world, world.log).longest_interruption(measured, 0)
+    assert (longest.low_ms, longest.high_ms) == (100, 140)
+    assert result_of(world, world.log).longest_interruption([*measured, None], 0).low_ms is None
 
 
 def test_lag_of_the_reflector_is_unknown_when_the_nic_had_no_room() -> None:

@@ -54,8 +54,7 @@ class ClockModel:
 
     def to_host(self, guest_ns: int) -> int:
         """Convert a time of the guest's clock to the host's; between two segments by the nearer one."""
-        starts = [segment.first_ns for segment in self.segments]
-        index = max(0, bisect.bisect_right(starts, guest_ns) - 1)
+        index = max(0, bisect.bisect_right(self.segments, guest_ns, key=lambda segment: segment.first_ns) - 1)
         segment = self.segments[index]
         if index + 1 < len(self.segments):
             following = self.segments[index + 1]
@@ -104,7 +103,7 @@ def _slack(distance_ns: int) -> float:
 def estimate_clock(samples: Iterable[Arrival]) -> ClockModel | None:
     """The model of the guest's clock from the answers of all flows; None without any."""
     windows: list[_Window] = []
-    for sample in sorted(samples, key=lambda sample: sample.t2):  # in the order of reception by the guest
+    for sample in sorted(samples, key=lambda sample: sample.t1):  # not by the guest's clock, which may jump back
         if not windows or not windows[-1].add(sample):
             paused = bool(windows) and sample.t4 - windows[-1].last.t4 > PAUSE_NS
             windows.append(_Window(sample, sample, sample.t3 - sample.t4, sample.t2 - sample.t1, paused))

@@ -65,6 +65,21 @@ def test_a_guest_that_stood_still_is_a_step(seed: int, drift: float) -> None:
         assert abs(clock.to_host(sample.t2) - (sample.t2 - offset)) < 300_000
 
 
+def test_a_clock_that_jumps_back_is_one_step() -> None:
+    """Late answers follow their packets on the host's clock, not on the guest's."""
+    back = 2_000_000_000
+    made = []
+    for number in range(4000):
+        t1 = START + number * 1_000_000
+        offset = -back if number >= 2000 else 0
+        made.append(Arrival(number, number, t1, t1 + 50_000 + offset, t1 + 60_000 + offset, t1 + 110_000))
+    clock = estimate_clock(made)
+    assert clock is not None
+    assert len(clock.segments) == 2
+    assert {round(segment.offset_ns / 1e6) for segment in clock.segments} == {0, -2000}
+    assert clock.error_ns < 100_000
+
+
 def test_without_samples_there_is_no_model() -> None:
     assert estimate_clock([]) is None
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cprlib.linux.libc import change_priority
-from cprlib.traffic.flow import IP_HEADER, Flow
+from cprlib.traffic.flow import IP_HEADER, UDP_HEADER, Flow
 from cprlib.traffic.frames import ETHERNET_HEADER, IPV4, IPV6, UDP, FrameClass, RawFrame, classify
 from cprlib.traffic.packet_records import ArrivalColumns
 from cprlib.traffic.ring import PACKET, TP_STATUS_CSUM_VALID, TP_STATUS_CSUMNOTREADY, PacketRing
@@ -45,7 +45,7 @@ Append = Callable[[int], None]
 class CaptureReport:
     """The capture's own account.
 
-    :param answers: packets of the flows that have the format of an answer.
+    :param answers: packets of the flows that have the format and the size of an answer.
     :param others: other frames by :class:`FrameClass`.
     :param bad_checksums: answers that the stack drops: the checksum of UDP or of the IPv4 header is wrong.
     :param kernel_packets: frames that reached the socket.
@@ -78,9 +78,9 @@ class StampCapture:
         self._faults = 0
         self._notes: list[str] = []
         self._kernel_packets = self._kernel_drops = 0
-        self._flows: dict[bytes, tuple[Append, ...]] = {}
+        self._flows: dict[bytes, tuple[int, tuple[Append, ...]]] = {}  # UDP length of an answer, and its columns
         for flow, columns in zip(flows, self.columns, strict=True):
-            self._flows[_answer_key(flow)] = (
+            appends = (
                 columns.sender_sequence.append,
                 columns.reflector_sequence.append,
                 columns.received_ns.append,
@@ -88,6 +88,7 @@ class StampCapture:
                 columns.t2.append,
                 columns.t3.append,
             )
+            self._flows[_answer_key(flow)] = UDP_HEADER + flow.size, appends  # the same size (RFC 8762 section 4.3)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stamp-capture", daemon=True)
         self._ring = ring
@@ -171,24 +172,24 @@ class StampCapture:
             following, seconds, nanoseconds, kept, length, status, offset = unpack(memory, header)
             frame = header + offset
             time_ns = seconds * 1_000_000_000 + nanoseconds
-            columns = None
+            known, udp_end = None, 0
             kind = memory[frame + _TYPE : frame + _TYPE + 2]
             if kind == IPV4 and kept >= least_v4:
                 version, fragment, protocol, key, udp, r_seq, t3, ssid, t2, s_seq, t1 = unpack_v4(memory, frame + _TYPE)
                 if protocol == UDP and version == _PLAIN_IPV4 and not fragment & _NO_FRAGMENT:
-                    columns = flows.get(key)
+                    known, udp_end = flows.get(key), _V4_UDP + udp
             elif kind == IPV6 and kept >= least_v6:
                 protocol, key, udp, r_seq, t3, ssid, t2, s_seq, t1 = unpack_v6(memory, frame + _TYPE)
                 if protocol == UDP:
-                    columns = flows.get(key)
-            if columns is None or udp < _UDP_AND_STAMP:
+                    known, udp_end = flows.get(key), _V6_UDP + udp
+            if known is None or udp != known[0] or udp_end > kept:
                 self._count_other(memory[frame : frame + min(kept, 128)])
             elif not checksums_valid(memory[frame : frame + kept], status):
                 self._bad_checksums += 1
             elif ssid == UNMEASURED_SSID:
                 self._others[FrameClass.UNMEASURED] += 1
             else:
-                add_sender, add_reflector, add_time, add_t1, add_t2, add_t3 = columns
+                add_sender, add_reflector, add_time, add_t1, add_t2, add_t3 = known[1]
                 add_sender(s_seq)
                 add_reflector(r_seq)
                 add_time(time_ns)

@@ -98,7 +98,7 @@ class FrameClass(enum.StrEnum):
     ICMP = "icmp"  # includes ICMPv6 errors; "port unreachable" is a fault of the set-up
     FRAGMENT = "fragment"
     UNMEASURED = "unmeasured"  # late answers to warm-up and probes (stamp.UNMEASURED_SSID)
-    TRUNCATED = "truncated"  # of one of our flows, but too short for a test packet
+    TRUNCATED = "truncated"  # of one of our flows, but cut, or of another size than an answer
     FOREIGN = "foreign"
 
 

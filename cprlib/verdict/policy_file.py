@@ -168,11 +168,9 @@ def _describe(kind: Any) -> str:
 def _refuse_contradictions(source: _Source, policy: Policy, values: Mapping[str, Any]) -> None:
     """Refuse a setting that another one makes meaningless."""
     unmeasured = "a limit, but required = false lets cases without the measurement pass"
-    identity, ledger, skips, interruption = policy.identity, policy.ledger, policy.skips, policy.interruption
+    skips, interruption = policy.skips, policy.interruption
     everything = "*" in skips.allow and "*" in skips.allow_checks
     rules = (
-        ("identity", "unpaired", not identity.required, "required = false leaves nothing to count"),
-        ("ledger", "unexplained", not ledger.required, "required = false leaves nothing to compare with it"),
         (
             "skips",
             "whole_mechanism",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as replace_case
 from pathlib import Path
 
 import pytest
 from msgspec.structs import fields, replace
 
 from cprlib.errors import UsageError
+from cprlib.evidence.records import DescriptorCount, Outcome
 from cprlib.files import project_folder
+from cprlib.verdict.judge import judge
 from cprlib.verdict.policy import Policy, PolicyTable
 from cprlib.verdict.policy_file import load_policy, shipped_policies
+from tests.unit.evidence.samples import good_case
 
 pytestmark = pytest.mark.fast
 
@@ -39,6 +43,17 @@ def test_strict_file_says_what_is_built_in() -> None:
 def test_limits_are_lifted_by_none(tmp_path: Path) -> None:
     policy = load_policy(write(tmp_path, '[interruption]\nmax_ms = "none"\nrequired = false\n'))
     assert policy.interruption.max_ms is None
+
+
+def test_a_limit_of_what_need_not_be_measured_is_no_contradiction(tmp_path: Path) -> None:
+    """It counts where descriptors were compared, or where there is a ledger."""
+    text = "[identity]\nrequired = false\nunpaired = 2\n[ledger]\nunexplained = 3\nrequired = false\n"
+    policy = load_policy(write(tmp_path, text))
+    assert (policy.identity.unpaired, policy.ledger.unexplained) == (2, 3)
+    case = replace_case(good_case(), fds=DescriptorCount(2, 1), unexplained=2)
+    assert judge(case, policy).outcome == Outcome.PASS
+    less = load_policy(write(tmp_path, text.replace("2", "0").replace("3", "1")))
+    assert judge(case, less).outcome == Outcome.FAIL
 
 
 def test_each_key_is_described() -> None:
@@ -86,8 +101,6 @@ def test_extends_a_file_beside_it(tmp_path: Path) -> None:
         ("retries = 1\nloss = { forwards = 3 }\n", 2, "unknown key 'forwards'"),
         ("[loss]\nforward = \n", 2, "Invalid value"),
         ("[loss]\nforward = 1\nforward = 2\n", 3, "Cannot overwrite"),
-        ("[identity]\nrequired = false\nunpaired = 2\n", 3, "contradicts"),
-        ("[ledger]\nunexplained = 2\nrequired = false\n", 2, "contradicts"),
         ("[interruption]\nmax_ms = 2\nrequired = false\n", 2, "contradicts"),
         ("[skips]\nwhole_mechanism = true\n", 2, "contradicts"),
         ("[skips]\nallow = ['*']\nallow_checks = ['*']\notherwise = 'fail'\n", 4, "contradicts"),

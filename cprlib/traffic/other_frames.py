@@ -1,7 +1,7 @@
 """Frames other than test packets, as they arrive at the station: by sender, kind and time.
 
 A packet socket with a filter keeps them in its buffer until they are read, so nothing runs meanwhile. UDP and TCP are
-left out: the measured stream and the background traffic have counts of their own.
+left out, and fragments of them: the measured stream and the background traffic have counts of their own.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ _NOT_UDP_OR_TCP = (
     (_LOAD_HALF, 0, 0, 12),  # the Ethernet type
     (_EQUAL, 0, 2, 0x0800),
     (_LOAD_BYTE, 0, 0, 23),  # IPv4: protocol
-    (_JUMP, 0, 0, 2),
-    (_EQUAL, 0, 4, 0x86DD),
+    (_JUMP, 0, 0, 4),
+    (_EQUAL, 0, 6, 0x86DD),
     (_LOAD_BYTE, 0, 0, 20),  # IPv6: next header
+    (_EQUAL, 0, 1, socket.IPPROTO_FRAGMENT),
+    (_LOAD_BYTE, 0, 0, 54),  # what the fragment is of
     (_EQUAL, 1, 0, socket.IPPROTO_UDP),
     (_EQUAL, 0, 1, socket.IPPROTO_TCP),
     (_RETURN, 0, 0, 0),

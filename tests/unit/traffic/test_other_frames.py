@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6ND_NA, IPv6
+from scapy.layers.inet6 import ICMPv6ND_NA, IPv6, IPv6ExtHdrFragment
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
@@ -29,6 +29,8 @@ def test_udp_and_tcp_are_left_out_and_announcements_are_recognized() -> None:
         HEAD / IP(dst=STATION.ipv4) / UDP() / Raw(bytes(44)),
         HEAD / IP(dst=STATION.ipv4) / TCP(),
         HEAD / IPv6(dst=STATION.ipv6) / UDP() / Raw(bytes(44)),
+        HEAD / IP(dst=STATION.ipv4, frag=9, proto=17) / Raw(bytes(44)),
+        *[HEAD / IPv6(dst=STATION.ipv6) / IPv6ExtHdrFragment(nh=nh, offset=9) / Raw(bytes(44)) for nh in (17, 6, 58)],
         Ether(src=GUEST.mac, dst=STATION.mac, type=0x88B5) / Raw(b"unknown"),
     ]
     begun = time.time_ns()
@@ -46,6 +48,7 @@ def test_udp_and_tcp_are_left_out_and_announcements_are_recognized() -> None:
         ("rarp", True),
         ("nd", True),
         ("icmp", False),
+        ("fragment", False),
         ("foreign", False),
     ]
     assert between(seen, begun, time.time_ns() + 1) == tuple(seen)

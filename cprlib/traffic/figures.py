@@ -77,7 +77,7 @@ class Cause(enum.StrEnum):
     UPDATE = "update"
     OVERFLOW = "overflow"  # the tap queue was full: judged beside the budget
     GUEST = "guest"  # the guest's own queue or socket
-    INSTRUMENT = "instrument"  # the capture's or the reflector's socket
+    INSTRUMENT = "instrument"  # the station before the switch, the capture, or the reflector
     UNKNOWN = "unknown"
 
 

@@ -11,6 +11,7 @@ from cprlib.traffic.result import TrafficResult
 PACING_P99_LIMIT_NS = 20_000_000  # above it a gap in the answers may be the sender's own
 LONGEST_STANDSTILL = 0.05  # share of an interruption; a machine whose control run has a longer gap may be its cause
 LARGEST_UNANSWERED_SHARE = 0.25  # of a control run's packets at its last send; more is a guest that is too slow
+STALL_S = 0.5  # of a busy machine at the last send of a control run; a queue of 5,000 packets has room for it
 TUN_FLOW_EXPIRE_MS = 3000.0  # drivers/net/tun.c: a flow without answers may take another queue, and be reordered
 LEAST_CONTROL_SHARE = 0.5  # of a measured run's packets: a shorter control run proves nothing about it
 
@@ -56,15 +57,16 @@ def capture_problems(result: TrafficResult) -> list[str]:
     return problems
 
 
-def capacity_problems(result: TrafficResult) -> list[str]:
+def capacity_problems(result: TrafficResult, *, stall_s: float = 0.0) -> list[str]:
     """A guest that cannot answer at the rate: nothing is lost while its queue has room, then the queue overflows.
 
     Only what is unanswered at the last send counts, so not a stall that has ended.
+
+    :param stall_s: a stall at the last send that is no problem, seconds.
     """
-    sent, unanswered = result.sent, result.unanswered_at_the_end
-    if unanswered <= LARGEST_UNANSWERED_SHARE * sent:
+    sent, unanswered, rate = result.sent, result.unanswered_at_the_end, result.settings.rate
+    if unanswered <= max(LARGEST_UNANSWERED_SHARE * sent, rate * stall_s):
         return []
-    rate = result.settings.rate
     return [f"the guest answered {rate * (sent - unanswered) / sent:,.0f} of {rate:,.0f} packets/s: lower the rate"]
 
 
@@ -130,7 +132,7 @@ class ControlRun:
     def problems(self) -> tuple[str, ...]:
         """Why a measurement after this control run is inconclusive; empty when it is not."""
         found = [problem for result in self._all for problem in check_instrument(result).problems]
-        found += [problem for result in self.results for problem in capacity_problems(result)]
+        found += [problem for result in self.results for problem in capacity_problems(result, stall_s=STALL_S)]
         for what, count in (
             ("lost", self.lost),
             ("damaged", self.damaged),

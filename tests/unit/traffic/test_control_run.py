@@ -14,7 +14,7 @@ from .test_result import PERIOD, result_of, simulate
 
 pytestmark = pytest.mark.fast
 
-PACKETS = 400
+PACKETS = 2000
 
 
 def result_with_delays(delays: list[int]) -> TrafficResult:

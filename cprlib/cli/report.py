@@ -52,6 +52,7 @@ def report(
 
     RESULTS is the folder of a run, by default results/latest; with --merge the folders of all shards.
     """
+    from cprlib.lab.job_results import collect_interrupted
     from cprlib.report.build_report import build_report
     from cprlib.report.history import write_index
     from cprlib.report.results_folder import LATEST
@@ -68,6 +69,7 @@ def report(
         raise UsageError("report on a run", given, "give one folder, or --merge to join several")
     else:
         folder = (results[0] if results else DEFAULT_OUT / LATEST).resolve()
+        collect_interrupted(folder)
         made = build_report(folder, _policy(policy, [folder]))
     click.echo(markdown_summary(made) if format_ == "md" else result_table(made))
     return int(made.exit_status)

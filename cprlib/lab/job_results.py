@@ -20,6 +20,7 @@ from cprlib.report.results_folder import (
     LOG_FILE,
     REPEATS,
     RepeatedTest,
+    is_interrupted,
     number_of_test,
     read_repeated,
     read_started,
@@ -93,3 +94,13 @@ def collect_cases(results: Path, job_folder: str = JOB_FOLDER) -> int:
         _record_test(folder, test.name.partition("-")[0], first, retries[test])
         folder.rename(_free_folder(results / CASES, folder.name, first))
     return sum(retries.values())
+
+
+def collect_interrupted(results: Path) -> None:
+    """Collect the cases of a run that was killed before it did so; nothing of another run.
+
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    for job_folder in (JOB_FOLDER, REPEATS) if is_interrupted(results) else ():
+        if any((results / job_folder).glob("job-*")):  # else it was killed before this job began
+            collect_cases(results, job_folder)

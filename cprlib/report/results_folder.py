@@ -108,23 +108,31 @@ class ProcessId:
         return cls.of(os.getpid()) or cls(os.getpid(), 0, "")
 
 
+def _owner(folder: Path) -> ProcessId | None:
+    """The process of an unfinished run; None when it has ended or ``unfinished.json`` is broken."""
+    try:
+        owner = load_json(ProcessId, (folder / UNFINISHED).read_bytes())
+    except (OSError, BadValue):
+        return None
+    return owner if owner in (ProcessId.own(), ProcessId.of(owner.pid)) else None
+
+
+def is_interrupted(folder: Path) -> bool:
+    """True when the run of a results folder ended before it published; False while it is in progress."""
+    return (folder / UNFINISHED).exists() and _owner(folder) is None
+
+
 def unfinished_reason(folder: Path) -> str:
     """Why a results folder is incomplete: its run was interrupted or is in progress. Empty when it is complete.
 
     Empty also for the run's own process, which reports before it publishes.
     """
-    interrupted = "the run was interrupted before it wrote its report"
-    try:
-        owner = load_json(ProcessId, (folder / UNFINISHED).read_bytes())
-    except FileNotFoundError:
+    if is_interrupted(folder):
+        return "the run was interrupted before it wrote its report; only its cases until then are judged"
+    owner = _owner(folder)
+    if owner is None or owner == ProcessId.own():
         return ""
-    except (OSError, BadValue):
-        return interrupted
-    if owner == ProcessId.own():
-        return ""
-    if owner == ProcessId.of(owner.pid):
-        return f"the run is still in progress (process {owner.pid}); only its cases so far are judged"
-    return f"{interrupted}; only its cases until then are judged"
+    return f"the run is still in progress (process {owner.pid}); its cases are collected when its tests have ended"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ DEFAULT_OUT = Path("results")
 @click.option(
     "--policy",
     shell_complete=completion.policies,
-    help="A policy of fixtures/policies, or a TOML file.  [default: the policy of the run, as run.json has it]",
+    help="A policy of fixtures/policies, or a TOML file.  [default: the policy of the run]",
 )
 @click.option("--format", "format_", type=click.Choice(["table", "md"]), default="table", show_default=True)
 @click.option(
@@ -92,14 +92,16 @@ def _merged(shards: Sequence[Path], policy: Policy, out: Path) -> RunReport:
     from cprlib.report.build_report import build_report
     from cprlib.report.matrix import merge_results
     from cprlib.report.results_folder import new_results_folder
+    from cprlib.report.run_json import read_machine
 
     if not shards:
         raise UsageError("merge shards", "no folder is given", "give the results folder of each shard")
     folders = [folder.resolve() for folder in shards]
+    commands = [known[1] for folder in folders if (known := read_machine(folder)) and known[1]]
     results = new_results_folder(out.resolve())
     try:
         merge_results(folders, results)
-        made = build_report(results, policy, command=command_line())
+        made = build_report(results, policy, command=commands[0] if commands else command_line())
     except BaseException:  # also Ctrl-C: the shards still have everything
         shutil.rmtree(results, ignore_errors=True)
         raise

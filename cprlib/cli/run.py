@@ -130,6 +130,7 @@ def run(
     from cprlib.qemu.command_line import ACCELERATORS
     from cprlib.report.environment import describe_run
     from cprlib.report.results_folder import new_results_folder
+    from cprlib.report.run_json import record_begin
     from cprlib.verdict.policy_file import load_policy
 
     judged_by = load_policy(policy)
@@ -157,6 +158,7 @@ def run(
     before = interruption_ms(saved) if saved else None
     results = new_results_folder(out.resolve())
     command = command_line()
+    record_begin(results, judged_by, environment, command)
     if plan:
         plan.record(results, environment)
     elif not own_qemu:

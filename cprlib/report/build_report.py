@@ -70,9 +70,9 @@ def judge_results(
 ) -> RunReport:
     """Gather and judge the cases of a results folder; write nothing.
 
-    :param environment: of the run. When None: from an earlier report in the folder, or from its matrix record, or this
-        machine.
-    :param command: command line of the run; when empty: from an earlier report.
+    :param environment: of the run. When None: from an earlier report in the folder, from the beginning of its run, from
+        its matrix record, or this machine.
+    :param command: command line of the run; when empty: from an earlier report, or from the beginning of the run.
     :param baseline_ms, raises: as for :func:`judge_cases`; when None: from an earlier report.
     """
     earlier = read_machine(results) if environment is None else None

@@ -5,12 +5,14 @@ A member may be added; renaming or removing one raises ``schema``.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import msgspec
 
+from cprlib import files
 from cprlib.codec import BadValue, Count, Name, decode, dump_json, encode, load_json
 from cprlib.evidence.records import DescriptorCount, Outcome, Parameters, Role, UpdateFigures
 from cprlib.qemu.facts import QemuFacts
@@ -19,6 +21,7 @@ from cprlib.report.fault_matrix import FaultTable, fault_matrix
 from cprlib.report.finding_groups import FindingGroup
 from cprlib.report.formatting import Moment, seconds_of, utc
 from cprlib.report.patch_results import PatchResult
+from cprlib.report.results_folder import UNFINISHED, ProcessId
 from cprlib.report.run_report import Answers, RunReport, answers
 from cprlib.report.schema import SchemaFile
 from cprlib.traffic.figures import Interruption, PerDirection
@@ -204,21 +207,39 @@ def _range(seen: Interruption) -> tuple[float, float] | None:
     return None if seen.low_ms is None or seen.high_ms is None else (seen.low_ms, seen.high_ms)
 
 
+def record_begin(results: Path, policy: Policy, environment: Environment, command: str) -> None:
+    """Keep in ``unfinished.json`` by what a run is judged, which run.json has when it ends: the run may be killed.
+
+    :param results: made by :func:`cprlib.report.results_folder.new_results_folder` in this process.
+    :raises EnvironmentFailure: the folder cannot be written.
+    """
+    begun = {"policy": policy, "environment": environment, "command": command}
+    files.write_text(results / UNFINISHED, dump_json({**encode(ProcessId.own()), **begun}), mode=0o600)
+
+
+def _read_run(results: Path) -> dict[str, Any]:
+    """The members of run.json, else those that :func:`record_begin` wrote; none when neither can be read."""
+    for name in (RUN_FILE, UNFINISHED):
+        with contextlib.suppress(OSError, BadValue):
+            return load_json(dict[str, Any], (results / name).read_bytes())
+    return {}
+
+
 def read_machine(results: Path) -> tuple[Environment, str] | None:
-    """Machine and command line of a run from its run.json, whatever its version; None when it cannot be read.
+    """Machine and command line of a run, whatever the version of its run.json; None when they are not known.
 
     A report that is written again keeps them: the evidence does not have them.
     """
     try:
-        value = load_json(dict[str, Any], (results / RUN_FILE).read_bytes())
+        value = _read_run(results)
         return decode(Environment, value["environment"]), decode(str, value.get("command", ""))
-    except (OSError, KeyError, BadValue):
+    except (KeyError, BadValue):
         return None
 
 
 def read_policy(results: Path) -> Policy | None:
-    """The policy by which a run was judged, from its run.json; None when it cannot be read."""
+    """The policy by which a run was judged, or was to be; None when it is not known."""
     try:
-        return decode(Policy, load_json(dict[str, Any], (results / RUN_FILE).read_bytes())["policy"])
-    except (OSError, KeyError, BadValue):
+        return decode(Policy, _read_run(results)["policy"])
+    except (KeyError, BadValue):
         return None

@@ -11,9 +11,14 @@ import pytest
 from cprlib.cli.main import main
 from cprlib.errors import ExitStatus
 from cprlib.evidence.records import Outcome
-from cprlib.report.results_folder import UNFINISHED
+from cprlib.report.build_report import build_report
+from cprlib.report.environment import Environment
+from cprlib.report.results_folder import UNFINISHED, new_results_folder
+from cprlib.report.run_json import record_begin
 from cprlib.traffic.figures import PerDirection
+from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.samples import good_case
+from tests.unit.report.samples import point_case, put_shard
 
 ENDED = {"pid": 2**22, "started": 5, "boot": "another"}  # a process that no longer runs
 
@@ -23,8 +28,9 @@ def killed_run(folder: Path, *job_folders: str) -> Path:
     for name in job_folders:
         case = replace(good_case(name), loss=PerDirection(2, 0), unexplained=2, concluded=Outcome.FAIL)
         case.write(folder / name / "job-1" / "test-results" / "1-t.py_T.test_x" / "data" / "cases" / name)
-    (folder / "cases").mkdir(parents=True)
-    (folder / UNFINISHED).write_text(json.dumps(ENDED))
+    (folder / "cases").mkdir(parents=True, exist_ok=True)
+    begun = json.loads((folder / UNFINISHED).read_text()) if (folder / UNFINISHED).exists() else {}
+    (folder / UNFINISHED).write_text(json.dumps(begun | ENDED))
     return folder
 
 
@@ -37,3 +43,24 @@ def test_evidence_of_a_killed_run_is_judged(
         assert main(["report", str(folder)]) == (ExitStatus.FAIL if jobs else ExitStatus.INCONCLUSIVE)
         assert "the run was interrupted" in capsys.readouterr().out
         assert {path.name for path in (folder / "cases").iterdir()} == set(jobs)
+
+
+def test_killed_run_keeps_policy_machine_and_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = new_results_folder(tmp_path)
+    record_begin(folder, load_policy("strict"), Environment(mode="lab", kernel="6.1-x"), "cprlib run --qemu /q -t tap")
+    killed_run(folder, "avocado")
+    main(["report", str(folder)])
+    assert "policy strict)" in capsys.readouterr().out
+    value = json.loads((folder / "run.json").read_text())
+    assert (value["policy"]["name"], value["environment"]["kernel"]) == ("strict", "6.1-x")
+    assert value["groups"][0]["command"].startswith("cprlib run --qemu /q tests/functional/")
+
+
+def test_merged_run_is_repeated_with_the_qemu_of_its_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points, bad = ("q1-tap", "q1-vhost"), replace(point_case("q1-vhost"), loss=PerDirection(3, 0))
+    shards = [put_shard(tmp_path / str(number), number, 2, points, change=bad) for number in (1, 2)]
+    for number, folder in enumerate(shards, 1):
+        command = f"cprlib run --matrix push --shard {number}/2 --qemu /q --lab kvm"
+        build_report(folder, load_policy("default"), environment=Environment(), command=command)
+    assert main(["report", "--merge", *map(str, shards), "--out", str(tmp_path / "m")]) == ExitStatus.FAIL
+    assert "run again: cprlib run --qemu /q --lab kvm tests/functional/" in capsys.readouterr().out

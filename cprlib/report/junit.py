@@ -21,19 +21,21 @@ _ELEMENTS = {Outcome.FAIL: "failure", Outcome.INCONCLUSIVE: "error", Outcome.SKI
 
 
 def junit_text(report: RunReport) -> str:
-    """The text of ``junit.xml``: a failed case is a failure, an inconclusive one an error."""
+    """The text of ``junit.xml``: a failed case is a failure; an inconclusive one, and what the run lacks, an error."""
     top = ET.Element("testsuites")
-    suite = ET.SubElement(top, "testsuite", name="cprlib", timestamp=(utc(report.started_ns) or "").removesuffix("Z"))
+    suite = ET.SubElement(top, "testsuite", name="cprlib")
+    if started := utc(report.started_ns):
+        suite.set("timestamp", started.removesuffix("Z"))
     for case in report.cases:
         _add_case(suite, report, case)
-    for problem in report.problems:
+    for reason in report.own_reasons:
         element = ET.SubElement(suite, "testcase", classname="run", name="complete", time="0.000")
-        ET.SubElement(element, "error", type=Outcome.INCONCLUSIVE.value, message=_text(problem))
+        ET.SubElement(element, "error", type=Outcome.INCONCLUSIVE.value, message=_text(reason))
     count = report.count
     suite.attrib |= {
-        "tests": str(len(report.cases) + len(report.problems)),
+        "tests": str(len(report.cases) + len(report.own_reasons)),
         "failures": str(count[Outcome.FAIL]),
-        "errors": str(count[Outcome.INCONCLUSIVE] + len(report.problems)),
+        "errors": str(count[Outcome.INCONCLUSIVE] + len(report.own_reasons)),
         "skipped": str(count[Outcome.SKIP]),
         "time": f"{sum(seconds_of(case.evidence) or 0.0 for case in report.cases):.3f}",
     }
@@ -70,7 +72,7 @@ def _text(text: str) -> str:
 
 def tap_text(report: RunReport) -> str:
     """The text of ``results.tap`` (Test Anything Protocol 12)."""
-    lines = [f"1..{len(report.cases) + len(report.problems)}"]
+    lines = [f"1..{len(report.cases) + len(report.own_reasons)}"]
     for number, case in enumerate(report.cases, 1):
         name = one_line(case.evidence.id).replace("#", "_")
         match case.outcome:
@@ -82,6 +84,6 @@ def tap_text(report: RunReport) -> str:
                 lines.append(f"not ok {number} - {name}")
                 reasons = case.verdict.reasons
                 lines += [f"# {case.outcome}: {one_line(f'{each.about}: {each.text}')}" for each in reasons]
-    for number, problem in enumerate(report.problems, len(report.cases) + 1):
-        lines += [f"not ok {number} - run", f"# inconclusive: {one_line(problem)}"]
+    for number, reason in enumerate(report.own_reasons, len(report.cases) + 1):
+        lines += [f"not ok {number} - run", f"# inconclusive: {one_line(reason)}"]
     return "\n".join(lines) + "\n"

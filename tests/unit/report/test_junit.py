@@ -67,3 +67,17 @@ def test_tap_agrees(suite: ET.Element, tmp_path: Path) -> None:
         "skipped # SKIP no-target: no other QEMU",
     ]
     assert [line[:3] for line in results].count("not") == 3
+
+
+@pytest.mark.parametrize("cases", [(), (SKIPPED,)])
+def test_run_that_proves_nothing_is_not_green(tmp_path: Path, cases: tuple[CaseEvidence, ...]) -> None:
+    for case in cases:
+        case.write(start_case(tmp_path, case.id, test=case.test))
+    build_report(tmp_path, load_policy("default"), environment=Environment())
+    suite = ET.parse(tmp_path / "junit.xml").getroot()[0]  # noqa: S314 - our own file
+    assert suite.attrib["errors"] == "1"
+    assert [error.attrib["message"] for error in suite.iter("error")] == ["no case ran to its end"]
+    assert "timestamp" not in suite.attrib
+    plan, *results = (tmp_path / "results.tap").read_text().splitlines()
+    assert plan == f"1..{len(cases) + 1}"
+    assert results[-2:] == [f"not ok {len(cases) + 1} - run", "# inconclusive: no case ran to its end"]

@@ -15,7 +15,7 @@ from cprlib.evidence.case import OTHER_SKIP
 from cprlib.evidence.records import Outcome
 from cprlib.report.formatting import number, seconds_of
 from cprlib.report.rerun import rerun_command
-from cprlib.traffic.figures import Direction, HopName, LedgerRow, Period
+from cprlib.traffic.figures import Cause, Direction, HopName, LedgerRow, Period
 from cprlib.verdict.findings import Finding
 from cprlib.verdict.judge import JudgedCase
 from cprlib.words import counted
@@ -149,7 +149,9 @@ def _keys(case: JudgedCase, finding: Finding) -> Iterator[tuple[_Key, tuple[Ledg
     """The causes of a finding: one, or one for each place where packets were lost or a state differs."""
     evidence, name = case.evidence, finding.property_name
     if name == "loss":
-        rows = [row for row in evidence.missing if row.direction == finding.direction]
+        # The policy fails no update for packets with these causes.
+        excused = (Cause.GUEST, Cause.INSTRUMENT) if finding.outcome == Outcome.FAIL else ()
+        rows = [row for row in evidence.missing if row.direction == finding.direction and row.cause not in excused]
         keys: dict[_Key, list[LedgerRow]] = {}
         for row in rows:
             when = "around" if row.period in _AROUND else row.period

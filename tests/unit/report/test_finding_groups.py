@@ -70,6 +70,22 @@ def test_other_causes_are_other_groups(other: CaseEvidence) -> None:
     assert len(groups_of(losing("a", 1, Period.STOPPED), other)) == 2
 
 
+def test_packets_of_the_guest_or_the_instrument_are_no_failure() -> None:
+    def also_losing(case: CaseEvidence, cause: Cause) -> CaseEvidence:
+        row = LedgerRow("guest stack", Direction.FORWARD, "x", "counted", 1, cause, (), Period.STOPPED)
+        lost = (case.loss.forward or 0) + 1
+        return replace(case, loss=PerDirection(lost, 0), missing=(*case.missing, row))
+
+    bad, hop = losing("a", 2, Period.STOPPED), losing("b", 5, Period.STOPPED, hop="switch")
+    groups = groups_of(also_losing(bad, Cause.GUEST), also_losing(hop, Cause.INSTRUMENT))
+    assert [(group.place, group.cases, group.also) for group in groups] == [
+        ("qemu", ("a",), ()),
+        ("switch", ("b",), ()),
+    ]
+    (only,) = groups_of(also_losing(good_case(), Cause.GUEST))
+    assert (only.outcome, only.place) == (Outcome.INCONCLUSIVE, "guest stack")
+
+
 def test_checks_of_different_faults_are_one_cause() -> None:
     faults = faults_named("target-killed-mode-set", "target-killed-loading")
     checks = [Check(f"{each.name}-vhost", Outcome.FAIL, family="vhost", fault=each.name) for each in faults]

@@ -18,7 +18,7 @@ from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.evidence.case import CaseEvidence, read_record
 from cprlib.report.environment import Environment
 from cprlib.report.read_results import read_cases
-from cprlib.report.results_folder import CASES, JOB_FOLDER, require_results
+from cprlib.report.results_folder import CASES, JOB_FOLDER, require_results, unfinished_reason
 from cprlib.words import counted, listed
 
 MATRIX_FILE = "matrix.json"
@@ -183,7 +183,7 @@ def _copy_shard(folder: Path, number: int, results: Path) -> None:
 
 def _differences(folders: Sequence[Path], shards: Sequence[Shard]) -> tuple[str, ...]:
     """Reasons why shards cannot be judged as one run."""
-    found = []
+    found = [f"{folder.name}: {reason}" for folder in folders if (reason := unfinished_reason(folder))]
     commits = sorted({shard.environment.commit for shard in shards if shard.environment.commit})
     if len(commits) > 1:
         found.append(f"the shards ran with different commits of this project: {', '.join(commits)}")

@@ -13,6 +13,7 @@ from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.report import build_report
 from cprlib.report.build_report import judge_results
 from cprlib.report.matrix import MatrixRecord, Shard, merge_results, point_name, shard_points
+from cprlib.report.results_folder import UNFINISHED
 from cprlib.traffic.figures import PerDirection
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.report.samples import MACHINE, point_case, put_shard
@@ -102,6 +103,16 @@ def test_interrupted_job_is_reported(shards: list[Path], capsys: pytest.CaptureF
     status, _, printed = merged(shards, capsys)
     assert status == ExitStatus.INCONCLUSIVE
     assert "was interrupted" in printed
+
+
+def test_interrupted_shard_is_inconclusive_although_its_cases_passed(
+    shards: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shards[1] / UNFINISHED).write_text('{"pid": 1, "started": 0, "boot": "another"}')
+    status, folder, printed = merged(shards, capsys)
+    assert status == ExitStatus.INCONCLUSIVE
+    assert "run: shard2: the run was interrupted before it wrote its report" in printed
+    assert main(["report", str(folder)]) == ExitStatus.INCONCLUSIVE
 
 
 def test_shards_of_two_commits_are_inconclusive(tmp_path: Path) -> None:

@@ -17,15 +17,13 @@ from cprlib.report.junit import junit_text, tap_text
 from cprlib.report.matrix import MatrixRecord, points_of
 from cprlib.report.patch_results import patch_results
 from cprlib.report.read_results import AvocadoTest, read_cases, read_jobs
-from cprlib.report.results_folder import require_results, unfinished_reason
+from cprlib.report.results_folder import BASELINE_FILE, require_results, unfinished_reason
 from cprlib.report.run_json import RUN_FILE, read_machine, run_text
 from cprlib.report.run_report import RunReport
 from cprlib.report.summary import markdown_summary
 from cprlib.verdict.findings import combine, inconclusive
 from cprlib.verdict.judge import JudgedCase, judge, judge_run
 from cprlib.verdict.policy import Policy
-
-BASELINE_FILE = "baseline.json"  # interruption of each case in the baseline of the run, ms; for judging it again
 
 _FILES: Mapping[str, Callable[[RunReport], str]] = {
     RUN_FILE: run_text,

@@ -18,7 +18,7 @@ from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.evidence.case import CaseEvidence, read_record
 from cprlib.report.environment import Environment
 from cprlib.report.read_results import read_cases
-from cprlib.report.results_folder import CASES, JOB_FOLDER, require_results, unfinished_reason
+from cprlib.report.results_folder import BASELINE_FILE, CASES, JOB_FOLDER, require_results, unfinished_reason
 from cprlib.words import counted, listed
 
 MATRIX_FILE = "matrix.json"
@@ -128,7 +128,14 @@ def merge_results(shards: Sequence[Path], results: Path) -> MatrixRecord:
     """
     records = [_read_shard(folder) for folder in shards]
     _check_same_matrix(shards, records)
+    baselines = [folder / BASELINE_FILE for folder in shards if (folder / BASELINE_FILE).exists()]
+    for other in baselines[1:]:
+        if other.read_bytes() != baselines[0].read_bytes():
+            tried = f"merge {baselines[0].parent} and {other.parent}"
+            raise UsageError(tried, "they have different baselines", "give shards of one run")
     try:
+        for path in baselines[:1]:
+            shutil.copyfile(path, results / BASELINE_FILE)
         for folder, record in zip(shards, records, strict=True):
             _copy_shard(folder, record.shards[0].number, results)
     except OSError as error:

@@ -18,6 +18,7 @@ from cprlib.errors import EnvironmentFailure, UsageError
 from cprlib.evidence.case import STARTED_FILE
 from cprlib.update.mechanism import Mechanism
 
+BASELINE_FILE = "baseline.json"  # interruption of each case in the baseline of the run, ms; for judging it again
 CASES = "cases"
 FIRST_TRIES = "first-tries"  # evidence of cases that were repeated; not judged
 JOB_FOLDER = "avocado"  # Avocado's job

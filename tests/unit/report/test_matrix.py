@@ -13,7 +13,7 @@ from cprlib.errors import ExitStatus, InstrumentError, UsageError
 from cprlib.report import build_report
 from cprlib.report.build_report import judge_results
 from cprlib.report.matrix import MatrixRecord, Shard, merge_results, point_name, shard_points
-from cprlib.report.results_folder import UNFINISHED
+from cprlib.report.results_folder import BASELINE_FILE, UNFINISHED
 from cprlib.traffic.figures import PerDirection
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.report.samples import MACHINE, point_case, put_shard
@@ -113,6 +113,20 @@ def test_interrupted_shard_is_inconclusive_although_its_cases_passed(
     assert status == ExitStatus.INCONCLUSIVE
     assert "run: shard2: the run was interrupted before it wrote its report" in printed
     assert main(["report", str(folder)]) == ExitStatus.INCONCLUSIVE
+
+
+def test_merged_run_has_the_baseline_of_its_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards = [put_shard(tmp_path / str(number), number, 2, POINTS) for number in (1, 2)]
+    policy = tmp_path / "ratio.toml"
+    policy.write_text('extends = "default"\n[interruption]\nmax_ratio = 2\n')
+    baseline = {f"update-{point}": 288.0 for point in POINTS}
+    for folder in shards:
+        build_report.build_report(folder, load_policy(policy), baseline_ms=baseline)
+    status, folder, _ = merged(shards, capsys)
+    assert status == ExitStatus.PASS
+    assert json.loads((folder / BASELINE_FILE).read_text()) == baseline
+    (shards[1] / BASELINE_FILE).write_text('{"update-q1-tap": 100.0}')
+    refused(shards, "they have different baselines")
 
 
 def test_shards_of_two_commits_are_inconclusive(tmp_path: Path) -> None:

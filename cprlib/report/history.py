@@ -127,11 +127,17 @@ def read_history(folder: Path, limit: int = MAX_RUNS) -> History:
     :raises UsageError: there is no such folder.
     """
     require_results(folder, "show the history of", "give the --out of your runs")
-    names = sorted(
-        path.name for path in folder.iterdir() if RUN_NAME.fullmatch(path.name) and (path / RUN_FILE).is_file()
-    )
+    names = sorted(path.name for path in folder.iterdir() if RUN_NAME.fullmatch(path.name) and _has_report(path))
     shown = names[-limit:]
     return History(folder, tuple(_read_run(folder / name) for name in shown), len(names) - len(shown))
+
+
+def _has_report(folder: Path) -> bool:
+    """Whether a run has a run.json, also when it is another user's, who alone can read it."""
+    try:
+        return (folder / RUN_FILE).is_file()
+    except PermissionError:
+        return True
 
 
 def _read_run(folder: Path) -> SavedRun:

@@ -54,8 +54,17 @@ def require_results(
 
     :param tried, advice: of the message, which names the folder behind ``tried``.
     :raises UsageError: there is none.
+    :raises EnvironmentFailure: this user may not read it.
     """
-    if not folder.is_dir():
+    try:
+        present = folder.is_dir()
+        if present:
+            next(folder.iterdir(), None)
+            (folder / CASES).exists()
+    except PermissionError as error:
+        whose = "only the user who ran cprlib can read its results"
+        raise EnvironmentFailure(f"{tried} {folder}", error.strerror or str(error), whose) from error
+    if not present:
         raise UsageError(f"{tried} {folder}", "there is no such folder", advice)
     return folder
 

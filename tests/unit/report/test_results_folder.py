@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cprlib.errors import EnvironmentFailure, ExitStatus, UsageError
 from cprlib.report.build_report import judge_results
+from cprlib.report.history import read_history
 from cprlib.report.results_folder import (
     UNFINISHED,
     new_results_folder,
     publish,
     read_started,
+    require_results,
     start_case,
     unfinished_reason,
 )
@@ -23,6 +28,8 @@ from cprlib.report.summary import result_table
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.policy_file import load_policy
 from tests.unit.evidence.samples import good_case
+
+OTHER_USER = 65534
 
 
 def test_concurrent_runs_get_their_own_folders(tmp_path: Path) -> None:
@@ -63,6 +70,37 @@ def test_second_case_of_an_id_gets_its_own_folder(tmp_path: Path) -> None:
 def test_ids_that_are_no_folder_names_are_refused(tmp_path: Path, case_id: str) -> None:
     with pytest.raises(UsageError):
         start_case(tmp_path, case_id)
+
+
+@pytest.fixture
+def other_user() -> Iterator[None]:
+    """What another user than root may read."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(OTHER_USER)
+    yield
+    os.seteuid(user)
+
+
+@pytest.mark.usefixtures("other_user")
+@pytest.mark.parametrize("path", ["results", "results/cases"])
+def test_results_of_another_user_are_an_environment_failure(path: str) -> None:
+    with tempfile.TemporaryDirectory() as top:
+        (folder := Path(top, "results")).mkdir()
+        folder.chmod(0)
+        with pytest.raises(EnvironmentFailure, match="Permission denied"):
+            require_results(Path(top, path))
+        folder.chmod(0o700)
+
+
+@pytest.mark.usefixtures("other_user")
+def test_run_of_another_user_is_a_line_of_the_history() -> None:
+    with tempfile.TemporaryDirectory() as top:
+        (folder := Path(top, "2026-01-31T08-00-00Z")).mkdir()
+        folder.chmod(0)
+        (run,) = read_history(Path(top)).runs
+        assert "Permission denied" in run.problem
+        folder.chmod(0o700)
 
 
 def test_started_is_read_back(tmp_path: Path) -> None:

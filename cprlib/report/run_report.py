@@ -5,7 +5,7 @@ The head answers in one line each: may this QEMU ship, why not, and what was not
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,8 +149,10 @@ def no_feature_advice(report: RunReport) -> str:
     """One sentence for a QEMU without the feature: what it lacks and what to do."""
     qemu = next((qemu for qemu in report.qemus if not (qemu.netdev_cpr and qemu.cpr_transfer)), None)
     name = f"{qemu.path} ({qemu.version})" if qemu else "this QEMU"
-    lacks = "migration mode cpr-transfer" if qemu and not qemu.cpr_transfer else "option cpr=on of -netdev tap"
-    return f"{name} has no {lacks}: apply images/qemu/series to it, build it, and run again with --qemu PATH"
+    lacks = "option cpr=on of -netdev tap: "
+    if qemu and not qemu.cpr_transfer:
+        lacks = "migration mode cpr-transfer: take QEMU 10.0 or newer, "
+    return f"{name} has no {lacks}apply images/qemu/series to it, build it, and run again with --qemu PATH"
 
 
 def answers(report: RunReport) -> Answers:
@@ -163,7 +165,7 @@ def _sentence(text: str) -> str:
 
 
 def _may_it_ship(report: RunReport) -> str:
-    if lacks_feature(report.cases):
+    if lacks_feature(report.cases) and report.verdict.outcome != Outcome.FAIL:
         return "Not tested: this QEMU does not have the feature."
     by = f"by policy {report.policy.name}"
     bad = report.count[report.verdict.outcome]
@@ -180,13 +182,16 @@ def _may_it_ship(report: RunReport) -> str:
 
 
 def _why_not(report: RunReport) -> str:
-    groups = report.groups
-    if lacks_feature(report.cases) and not any(group.outcome == Outcome.FAIL for group in groups):
-        return no_feature_advice(report)
+    if lacks_feature(report.cases):
+        failed = [group for group in report.groups if group.outcome == Outcome.FAIL and group.place != SkipWord.NO_CPR]
+        return "; ".join(filter(None, (_causes(failed), no_feature_advice(report))))
     if report.verdict.outcome == Outcome.PASS:
         return _NOTHING_FAILED
-    if not groups:
-        return "; ".join(report.own_reasons)
+    return _causes(report.groups) or "; ".join(report.own_reasons)
+
+
+def _causes(groups: Sequence[FindingGroup]) -> str:
+    """The worst causes; the number of others."""
     shown = [group.heading for group in groups if group.outcome == groups[0].outcome]
     more = len(groups) - len(shown[:_NAMED])
     return "; ".join(shown[:_NAMED]) + (f"; and {counted(more, 'other cause')}" if more else "")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.evidence.case import CaseEvidence
-from cprlib.evidence.records import Outcome, Role
+from cprlib.evidence.records import Check, Outcome, Role
 from cprlib.qemu.facts import QemuFacts
 from cprlib.report.build_report import judge_results
 from cprlib.report.environment import Environment
@@ -89,6 +89,27 @@ def test_qemu_without_the_feature_gets_one_sentence(tmp_path: Path) -> None:
         assert text.count("NetdevTapOptions") == 0
         assert "c7" not in text
         assert len(text.splitlines()) <= 20
+
+
+def test_qemu_without_the_feature_whose_case_fails(tmp_path: Path) -> None:
+    bad = CaseEvidence("bad", Mechanism.NONE, Role.CHECKS, checks=(Check("survives", Outcome.FAIL),), source=STOCK)
+    said = answers(report_of(tmp_path, bad, *(without_feature(number) for number in range(3))))
+    assert said.may_it_ship == "No: 1 case of 4 fails, by policy default."
+    assert said.why_not.startswith(
+        "QEMU or its guest died, refused or hangs: 1 case; /q (10.0.13) has no option cpr=on"
+    )
+
+
+def test_policy_that_allows_no_skip_has_the_advice_too(tmp_path: Path) -> None:
+    said = answers(report_of(tmp_path, without_feature(1), policy="strict"))
+    assert said.may_it_ship == "No: 1 case of 1 fails, by policy strict."
+    assert said.why_not.startswith("/q (10.0.13) has no option cpr=on of -netdev tap: apply")
+
+
+def test_qemu_without_the_mode_is_too_old_for_the_series(tmp_path: Path) -> None:
+    old = replace(without_feature(1), source=replace(STOCK, version="9.2", cpr_transfer=False))
+    advice = "/q (9.2) has no migration mode cpr-transfer: take QEMU 10.0 or newer, apply images/qemu/series to it, "
+    assert answers(report_of(tmp_path, old)).why_not == f"{advice}build it, and run again with --qemu PATH."
 
 
 def test_other_skips_of_the_mechanism_do_not_hide_the_feature(tmp_path: Path) -> None:

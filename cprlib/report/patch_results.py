@@ -85,6 +85,11 @@ class PatchResult:
         """Number of properties that this run covered."""
         return len(self.properties) - self.count(None)
 
+    @property
+    def complete(self) -> bool:
+        """True when the test of each property was run, or skipped for a reason that the policy allows."""
+        return all(each.cases for each in self.properties)
+
 
 def suite_key(name: str) -> str:
     """Avocado's name of a test without number, folders and variant.

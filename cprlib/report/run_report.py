@@ -170,7 +170,7 @@ def _may_it_ship(report: RunReport) -> str:
     by = f"by policy {report.policy.name}"
     bad = report.count[report.verdict.outcome]
     match report.verdict.outcome:
-        case Outcome.PASS if all(patch.verdict == Outcome.PASS for patch in report.patches):
+        case Outcome.PASS if all(patch.verdict == Outcome.PASS and patch.complete for patch in report.patches):
             return f"Yes, {by}."
         case Outcome.PASS:
             return f"This run found nothing against it, {by}; it did not cover the whole series."

@@ -14,7 +14,7 @@ from cprlib.qemu.facts import QemuFacts
 from cprlib.report.build_report import judge_results
 from cprlib.report.environment import Environment
 from cprlib.report.html import report_page
-from cprlib.report.patch_results import lacks_feature
+from cprlib.report.patch_results import lacks_feature, read_test_sources
 from cprlib.report.results_folder import start_case
 from cprlib.report.run_report import RunReport, answers
 from cprlib.report.summary import markdown_summary, result_table
@@ -60,6 +60,20 @@ def test_many_patches_without_a_case_are_a_number(tmp_path: Path) -> None:
             for number in range(1, 16)
         )
         assert answers(replace(report, patches=patches)).not_looked_at.startswith(words)
+
+
+@pytest.mark.parametrize("skip_word", ["", "no-target"])
+def test_yes_needs_a_case_of_each_property(tmp_path: Path, skip_word: str) -> None:
+    tests = read_test_sources()
+    cases = [CaseEvidence(f"c{n}", Mechanism.CPR, Role.CHECKS, test=each.key) for n, each in enumerate(tests)]
+    passing = [replace(case, checks=good_case().checks) for case in cases]
+    if skip_word:
+        passing[0] = replace(cases[0], skipped="no other QEMU", skip_word=skip_word)
+    whole = report_of(tmp_path / "whole", *passing)
+    assert answers(whole).may_it_ship == "Yes, by policy default."
+    part = answers(report_of(tmp_path / "part", *passing[1:]))
+    assert part.may_it_ship.startswith("This run found nothing against it")
+    assert part.not_looked_at.startswith("1 of ")
 
 
 def test_run_without_a_case_says_so(tmp_path: Path) -> None:

@@ -119,6 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :returns: one of :class:`cprlib.errors.ExitStatus`, or the exit status of a command in a lab.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if (
+            isinstance(stream, io.TextIOWrapper) and stream.errors == "strict"
+        ):  # a locale may lack the marks of a report
+            stream.reconfigure(errors="replace")
     try:
         return _run(given)
     except BrokenPipeError:

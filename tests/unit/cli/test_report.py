@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,3 +66,11 @@ def test_merged_run_is_repeated_with_the_qemu_of_its_shards(tmp_path: Path, caps
         build_report(folder, load_policy("default"), environment=Environment(), command=command)
     assert main(["report", "--merge", *map(str, shards), "--out", str(tmp_path / "m")]) == ExitStatus.FAIL
     assert "run again: cprlib run --qemu /q --lab kvm tests/functional/" in capsys.readouterr().out
+
+
+def test_terminal_without_the_marks_gets_the_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good_case().write(tmp_path / "cases" / "good")
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
+    assert main(["report", str(tmp_path), "--format", "md"]) == ExitStatus.PASS
+    assert b"**? PASS**: 1 case: 1 pass" in written.getvalue()

@@ -69,10 +69,24 @@ def report(
         raise UsageError("report on a run", given, "give one folder, or --merge to join several")
     else:
         folder = (results[0] if results else DEFAULT_OUT / LATEST).resolve()
+        _require_run(folder)
         collect_interrupted(folder)
         made = build_report(folder, _policy(policy, [folder]))
     click.echo(markdown_summary(made) if format_ == "md" else result_table(made))
     return int(made.exit_status)
+
+
+def _require_run(folder: Path) -> None:
+    """Refuse a folder that is no run's: a report would write its files there.
+
+    :raises UsageError: there is no such folder, or it has neither cases nor a report.
+    """
+    from cprlib.report.results_folder import CASES, UNFINISHED, require_results
+    from cprlib.report.run_json import RUN_FILE
+
+    require_results(folder, "report on")
+    if not any((folder / name).exists() for name in (CASES, RUN_FILE, UNFINISHED)):
+        raise UsageError(f"report on {folder}", "it holds no run", "give the folder of a run, e.g. results/latest")
 
 
 def _policy(name: str | None, runs: Sequence[Path]) -> Policy:

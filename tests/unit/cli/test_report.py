@@ -74,3 +74,12 @@ def test_terminal_without_the_marks_gets_the_verdict(tmp_path: Path, monkeypatch
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1", write_through=True))
     assert main(["report", str(tmp_path), "--format", "md"]) == ExitStatus.PASS
     assert b"**? PASS**: 1 case: 1 pass" in written.getvalue()
+
+
+def test_folder_without_a_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert main(["report", str(tmp_path)]) == ExitStatus.USAGE
+    assert "no run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    (tmp_path / UNFINISHED).write_text(json.dumps(ENDED))
+    assert main(["report", str(tmp_path)]) == ExitStatus.INCONCLUSIVE

@@ -116,11 +116,11 @@ def run(
         tests, lab = (lab, *tests), "uml"  # `--lab TEST`: the word belongs to the tests
     check_backend("run the suite", native, lab)
     refuse_base(context, "--qemu")
-    references = [avocado_reference(test) for test in tests]
     if target_base and target_qemu:
         raise UsageError("choose a target", "both --target-base and --target-qemu are given", "give one of them")
     parameters = read_parameters(parameter, qemu_arg)
     plan = _plan(matrix, points, shard, parameters, own_qemu=qemu is not None)
+    references = [avocado_reference(test) for test in tests] or ([plan.test] if plan else [])
     from cprlib.campaign.compare.baseline import interruption_ms, read_run_baseline, require_same_machine
     from cprlib.campaign.job import require_tests
     from cprlib.lab.avocado_run import SuiteRun
@@ -139,7 +139,7 @@ def run(
     saved = read_run_baseline(baseline, judged_by) if baseline else None  # before anything is built
     if target_base:
         find_base(target_base)
-    if references or tag:
+    if tests or tag:
         require_tests(references, tag)
     own_qemu, own_target = read_qemu(qemu, firmware), read_qemu(target_qemu, target_firmware)
     engine = choose_engine(native, lab, report_progress)
@@ -165,7 +165,7 @@ def run(
         given["base"] = base
     suite = SuiteRun(
         results=results,
-        tests=references or ([plan.test] if plan else []),
+        tests=references,
         parameters=given,
         engine=engine,
         parallel=parallel,

@@ -29,7 +29,7 @@ Request = TypeVar("Request")
 PATH = click.Path(path_type=Path)
 PARAMETER_NAME = re.compile(r"[A-Za-z_]\w*|nic\.[\w.-]+")
 QEMU_ARGUMENTS = "qemu_args"  # parameter of the suite
-QEMU_PARAMETERS = ("qemu", "firmware", "target_qemu", "target_firmware")  # of the suite, set by options
+PARAMETERS_OF_OPTIONS = ("qemu", "firmware", "target_qemu", "target_firmware", "policy")
 
 
 class Number(click.FloatRange):
@@ -183,7 +183,7 @@ def read_parameters(given: Sequence[str], qemu_arguments: Sequence[str] = ()) ->
         pairs[name] = value
     if "base" in pairs:
         raise UsageError("choose a base with -p", "its QEMU must be built", f"give --base {pairs['base']}")
-    for name in QEMU_PARAMETERS:
+    for name in PARAMETERS_OF_OPTIONS:
         if name in pairs:
             advice = f"give --{name.replace('_', '-')}, where the command has it"
             raise UsageError(f"run with -p {name}", "an option sets it, which is checked and recorded", advice)

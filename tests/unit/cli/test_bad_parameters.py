@@ -54,6 +54,7 @@ BAD = {
     "firmware=/f": "give --firmware",
     "target_qemu=/q": "give --target-qemu",
     "target_firmware=/f": "give --target-firmware",
+    "policy=strict": "give --policy",
 }
 
 

@@ -11,6 +11,7 @@ import click
 from cprlib.build.series import DEFAULT_BASE
 from cprlib.cli import completion
 from cprlib.cli.options import refuse_options
+from cprlib.errors import UsageError
 
 if TYPE_CHECKING:
     from cprlib.build.mutants import Mutant
@@ -66,6 +67,8 @@ def build(
     from cprlib.build.progress import console_progress
     from cprlib.build.qemu import build_qemu
 
+    if mutants and all_mutants:
+        raise UsageError("build mutants", "both --mutant and --mutants are given", "give one of them")
     if mutants or all_mutants or listing:
         tried, own = ("list mutants", ("listing", "markdown")) if listing else ("build mutants", ("base",))
         refuse_options(context, tried, "it has no effect", kept=("mutants", "all_mutants", "mutants_folder", *own))

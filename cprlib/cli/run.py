@@ -79,7 +79,7 @@ if TYPE_CHECKING:
 @click.option("--anyway", is_flag=True, help="Accept a baseline recorded on another machine.")
 @click.option(
     "--repeat/--no-repeat",
-    default=True,
+    default=None,
     help="Run inconclusive tests once more, alone; the default, but not with --matrix.",
 )
 @click.pass_context
@@ -106,7 +106,7 @@ def run(
     shard: str | None,
     baseline: Path | None,
     anyway: bool,
-    repeat: bool,
+    repeat: bool | None,
 ) -> int:
     """Run the functional suite, or TESTS of it, and report whether a live update loses packets.
 
@@ -119,7 +119,7 @@ def run(
     if target_base and target_qemu:
         raise UsageError("choose a target", "both --target-base and --target-qemu are given", "give one of them")
     parameters = read_parameters(parameter, qemu_arg)
-    plan = _plan(matrix, points, shard, parameters, own_qemu=qemu is not None)
+    plan = _plan(matrix, points, shard, parameters, own_qemu=qemu is not None, repeat=repeat)
     references = [avocado_reference(test) for test in tests] or ([plan.test] if plan else [])
     from cprlib.campaign.compare.baseline import interruption_ms, read_run_baseline, require_same_machine
     from cprlib.campaign.job import require_tests
@@ -173,7 +173,7 @@ def run(
         environment=lab_environment(assets, engine),
         matrix=plan.write(results, given, qemus, base) if plan else None,
     )
-    return _run_and_judge(suite, judged_by, environment, command, before, repeat=repeat and not plan)
+    return _run_and_judge(suite, judged_by, environment, command, before, repeat=repeat is not False and not plan)
 
 
 def _build(
@@ -268,7 +268,13 @@ def _write_history(folder: Path) -> None:
 
 
 def _plan(
-    matrix: str | None, points: Sequence[str], shard: str | None, parameters: Mapping[str, str], *, own_qemu: bool
+    matrix: str | None,
+    points: Sequence[str],
+    shard: str | None,
+    parameters: Mapping[str, str],
+    *,
+    own_qemu: bool,
+    repeat: bool | None,
 ) -> MatrixRun | None:
     """The points of the matrix; None without one. They and the parameters are checked before anything is built."""
     from cprlib.testing.parameters import check_parameters
@@ -278,6 +284,8 @@ def _plan(
         if points or shard:
             raise UsageError("choose points", "no matrix is given", "give one, e.g. --matrix push")
         return None
+    if repeat:
+        raise UsageError("run a matrix with --repeat", "its tests are not repeated", "leave --repeat out")
     from cprlib.campaign.matrix import plan_matrix
 
     plan = plan_matrix(matrix, points, shard, own_qemu=own_qemu)

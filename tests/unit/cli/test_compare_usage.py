@@ -93,6 +93,7 @@ REFUSED = {
     "build --list --base 10.2": "leave --base out",
     "build --mutants --markdown": "leave --markdown out",
     "build --mutant x --no-series": "leave --no-series out",
+    "build --mutant x --mutants": "give one of them",
     "run --qemu /q --base 10.2": "leave --base out",
     "soak --hours 1 --qemu /q --base 10.2": "leave --base out",
     "compare --a /q --b /q --base 10.2": "leave --base out",

@@ -27,6 +27,7 @@ BAD = {
     "-p machine=microvm": "q35, pc, or a version",
     "-p mechanism=fd-share -p vhost=on": "has one owner",
     "--matrix push -t patch:vhost-reset": "none has tag patch:vhost-reset",
+    "--matrix push --repeat": "leave --repeat out",
     "--matrix push --lab=kvm": "holds QEMU 10.0 only",
     "--base 10.2 --lab=kvm": "holds QEMU 10.0 only, not 10.2; use --lab=uml",
 }

@@ -31,9 +31,6 @@ def lab() -> None:
     """Use a lab: a disposable kernel with tun, vhost-net and kcmp that cannot write files of the host."""
 
 
-engine_option = click.option(
-    "--engine", type=click.Choice(ENGINES), default="uml", show_default=True, help="Kind of lab."
-)
 memory_option = click.option(
     "--memory", type=click.IntRange(64), default=DEFAULT_MEMORY_MIB, show_default=True, help="Memory in MiB."
 )
@@ -41,7 +38,7 @@ results_option = click.option("--results", type=PATH, help="The only folder that
 
 
 @lab.command(name="run", context_settings={"ignore_unknown_options": True})
-@engine_option
+@click.option("--engine", type=click.Choice(ENGINES), default="uml", show_default=True, help="Kind of lab.")
 @memory_option
 @click.option(
     "--seconds",
@@ -59,18 +56,17 @@ def run(engine: str, memory: int, seconds: float, results: Path | None, command:
 
 
 @lab.command()
-@engine_option
 @memory_option
 @results_option
-def shell(engine: str, memory: int, results: Path | None) -> int:
-    """A shell in a fresh lab."""
+def shell(memory: int, results: Path | None) -> int:
+    """A shell in a fresh lab of engine uml; the other one has no terminal."""
     if not sys.stdin.isatty():
         raise UsageError("open a shell in a lab", "standard input is not a terminal", "use `cprlib lab run -- COMMAND`")
     program = os.environ.get("SHELL") or shutil.which("bash") or "/bin/sh"
     terminal = sys.stdin.fileno()
     size = os.get_terminal_size(terminal)
     streams = dataclasses.replace(standard_streams(), input=terminal)
-    with _lab(engine, memory, 24 * 3600.0, results, (program,)) as (chosen, request):
+    with _lab("uml", memory, 24 * 3600.0, results, (program,)) as (chosen, request):
         command = dataclasses.replace(request, terminal=(size.lines, size.columns))
         before = termios.tcgetattr(terminal)
         try:

@@ -79,6 +79,7 @@ REFUSED = {
     "soak --hours nan": "not a finite number",
     "lab run --seconds nan -- true": "--seconds",
     "lab run --seconds 0 -- true": "--seconds",
+    "lab shell --engine kvm": "No such option",
     "lab run --memory -1 -- true": "--memory",
     "report --index x y": "leave RESULTS out",
     "report --index --policy nosuch": "leave --policy out",

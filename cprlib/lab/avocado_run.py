@@ -277,7 +277,14 @@ def repeat_tests(suite: SuiteRun, tries: Sequence[FirstTry]) -> int:
     write_repeated(suite.results, [RepeatedTest(test, tuple(ids)) for test, ids in cases_of.items()])
     names = tuple(re.sub(r"^\d+-", "", test) for test in cases_of)
     retries = run_and_collect(replace(suite, tests=names, parallel=1, job_folder=REPEATS))
-    for item in tries:
+    for folder in cases.iterdir():
         with contextlib.suppress(InstrumentError):
-            replace(CaseEvidence.read(cases / item.case), first_try=item.reasons).write(cases / item.case)
+            case = CaseEvidence.read(folder)
+            of_test = [item for item in tries if item.test == case.test]
+            own = [
+                item for item in of_test if item.case == folder.name
+            ] or of_test  # the first try may have left no case
+            if own:
+                reasons = tuple(reason for item in own for reason in item.reasons)
+                replace(case, first_try=reasons).write(folder)
     return retries

@@ -59,7 +59,9 @@ def _add_case(suite: ET.Element, report: RunReport, case: JudgedCase) -> None:
     headings = [group.heading for group in report.groups if evidence.id in group.cases]
     message = "; ".join(headings) or (evidence.skip_text if case.outcome == Outcome.SKIP else "; ".join(reasons))
     result = ET.SubElement(element, _ELEMENTS[case.outcome], type=case.outcome.value, message=_text(one_line(message)))
-    lines = [*map(one_line, reasons), f"evidence: cases/{evidence.id}/"]
+    lines = list(map(one_line, reasons))
+    if folder := report.evidence_folder(evidence.id):
+        lines.append(f"evidence: {folder}/")
     if command := report.rerun_command(evidence):
         lines.append(f"run again: {one_line(command, MAX_COMMAND)}")
     result.text = "\n".join(map(_text, lines))

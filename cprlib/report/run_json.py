@@ -70,7 +70,7 @@ class RunCase:
     :param seconds: duration; :param retries: labs that died under the case.
     :param first_try: why the case was inconclusive before it was repeated; empty when it was not.
     :param reproduce: a command line that runs the case again.
-    :param folder: of the case's evidence, relative to run.json.
+    :param folder: of the case's evidence, relative to run.json; empty for a test that left none.
     """
 
     id: Name
@@ -165,7 +165,7 @@ def run_value(report: RunReport) -> dict[str, Any]:
         command=report.command,
         environment=replace(report.environment, lab_retries=report.lab_retries),
         qemu=report.qemus,
-        cases=tuple(_run_case(case) for case in report.cases),
+        cases=tuple(_run_case(case, report.evidence_folder(case.evidence.id)) for case in report.cases),
         fault_matrix=fault_matrix(report.cases),
     )
     value: dict[str, Any] = encode(document)
@@ -178,7 +178,7 @@ def run_text(report: RunReport) -> str:
     return dump_json(run_value(report))
 
 
-def _run_case(judged: JudgedCase) -> RunCase:
+def _run_case(judged: JudgedCase, folder: str) -> RunCase:
     """One member of ``cases``: figures made here, and the members that have the same name in the evidence."""
     case = judged.evidence
     forward, back = case.interruption.forward, case.interruption.return_
@@ -198,7 +198,7 @@ def _run_case(judged: JudgedCase) -> RunCase:
         "budget_ms": case.budget.longest_pause_ms if case.budget else None,
         "control_run_interruption_ms": case.instrument.control_run_interruption_ms,
         "seconds": seconds_of(case),
-        "folder": f"cases/{case.id}",
+        "folder": folder,
     }
     return RunCase(**{item.name: (evidence | figures)[item.name] for item in fields(RunCase)})
 

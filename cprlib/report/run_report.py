@@ -17,6 +17,7 @@ from cprlib.report.environment import Environment
 from cprlib.report.finding_groups import FindingGroup
 from cprlib.report.patch_results import PatchResult, lacks_feature
 from cprlib.report.rerun import rerun_command
+from cprlib.report.results_folder import CASES
 from cprlib.verdict.findings import Verdict
 from cprlib.verdict.judge import JudgedCase
 from cprlib.verdict.policy import Policy
@@ -118,6 +119,10 @@ class RunReport:
     def lab_retries(self) -> int:
         """Labs that died, as counted by the spawner or by the cases."""
         return max(self.environment.lab_retries, sum(case.evidence.retries for case in self.cases))
+
+    def evidence_folder(self, case: str) -> str:
+        """Of the case with that id, relative to the report; empty for a test that left no case."""
+        return f"{CASES}/{case}" if (self.folder / CASES / case).is_dir() else ""
 
     def rerun_command(self, case: CaseEvidence) -> str:
         return rerun_command(self.command, case.reproduce)

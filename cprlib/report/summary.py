@@ -71,7 +71,7 @@ def result_table(report: RunReport) -> str:
     """
     lines = [*_case_lines(report), ""]
     for index, group in enumerate(report.groups, 1):
-        lines += _group_lines(index, group)
+        lines += _group_lines(index, group, report.evidence_folder(group.example))
     lines += [
         wrap(f"  repeated: {one_line(case.evidence.id)}: at first inconclusive: {one_line(text)}")
         for case in report.cases
@@ -115,7 +115,7 @@ def _case_lines(report: RunReport) -> list[str]:
     return lines
 
 
-def _group_lines(index: int, group: FindingGroup) -> list[str]:
+def _group_lines(index: int, group: FindingGroup, folder: str) -> list[str]:
     """A cause: its cases, one finding in full, its evidence, and one command."""
     example = "" if group.findings == 1 else "for example: "
     lines = [
@@ -126,7 +126,8 @@ def _group_lines(index: int, group: FindingGroup) -> list[str]:
     if group.also:
         also = "; ".join(f"{one_line(each.title)} ({len(each.cases)})" for each in group.also[:_NAMED_CASES])
         lines.append(wrap(f"    also in these cases: {also}{'; ...' if group.also[_NAMED_CASES:] else ''}"))
-    lines.append(f"    evidence: cases/{one_line(group.example)}/")
+    if folder:
+        lines.append(f"    evidence: {one_line(folder)}/")
     if group.command:
         lines.append(f"    run again: {one_line(group.command, MAX_COMMAND)}")
     return [*lines, ""]

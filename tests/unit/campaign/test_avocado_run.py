@@ -136,6 +136,28 @@ def test_repeated_test_takes_the_place_of_its_first_try(tmp_path: Path, monkeypa
     assert CaseEvidence.read(tmp_path / "first-tries" / "tap").warnings == ("first",)
 
 
+def test_test_whose_first_try_left_no_case_is_reported_as_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = "/x/test_tap.py:Tap.test_tap"
+    avocado_results(job(tmp_path), test, "ERROR")
+    collect_cases(tmp_path)
+    (first,) = read_cases(tmp_path, read_jobs(tmp_path).tests)
+
+    def second_run(suite: SuiteRun, _display: JobDisplay) -> int:
+        again = tmp_path / suite.job_folder / "job-2"
+        for name in ("tap", "tap-off"):
+            evidence = CaseEvidence(name, Mechanism.CPR, test=f"1-{test}")
+            evidence.write(again / "test-results" / "1-a" / "data" / "cases" / name)
+        avocado_results(again, test, "PASS")
+        return 0
+
+    monkeypatch.setattr(avocado_run, "run_shown", second_run)
+    repeat_tests(SuiteRun(tmp_path, [], {}), [FirstTry(first.id, first.test, ("the lab died",))])
+    cases = read_cases(tmp_path, read_jobs(tmp_path).tests)
+    assert {case.id: case.first_try for case in cases} == {"tap": ("the lab died",), "tap-off": ("the lab died",)}
+
+
 def test_repeated_guests_of_one_test_leave_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     test = "/x/test_tap.py:Tap.test_tap"
 

@@ -159,6 +159,16 @@ def test_test_without_case_is_shown_with_its_reason(tmp_path: Path, status: str,
     assert words in result_table(report)
 
 
+def test_no_folder_is_named_for_a_test_that_left_no_case(tmp_path: Path) -> None:
+    put(tmp_path, good_case().with_checks(Check("tap", Outcome.FAIL)))
+    write_job(tmp_path, ("2-test_update.py:T.test_y", "ERROR", "qemu is no program"))
+    report = build_report(tmp_path, DEFAULT, environment=MACHINE)
+    folders = [case["folder"] for case in json.loads((tmp_path / "run.json").read_text())["cases"]]
+    assert folders == ["cases/cpr-tap-vhost-1-queue", ""]
+    for text in (result_table(report), (tmp_path / "junit.xml").read_text()):
+        assert text.count("evidence: cases/") == 1
+
+
 def test_cancelled_test_is_a_skip_with_its_reason(tmp_path: Path) -> None:
     start_case(tmp_path, "cpr-tap", test="1-t.py:T.test_z", mechanism=Mechanism.CPR)
     write_job(tmp_path, ("1-t.py:T.test_z", "CANCEL", "this QEMU has no cpr=on"))

@@ -51,14 +51,21 @@ def decode(kind: type[Value], value: object) -> Value:
 
 
 def dump_json(value: object, *, indent: int | None = 2) -> str:
-    """A record as the text of a JSON file.
+    """A record as the text of a JSON file, in ASCII.
+
+    A surrogate without its partner, as Python has for a byte that is no UTF-8, becomes a question mark: its meaning is
+    undefined (RFC 8259, section 8.2), and :func:`load_json` refuses it.
 
     :raises BadValue: it has no JSON form, as infinity and NaN; use None for what is not known.
     """
     separators = (",", ": ") if indent else (",", ":")
     try:
         plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_to_text)
-        return json.dumps(plain, indent=indent, separators=separators, allow_nan=False) + "\n"
+        text = json.dumps(plain, indent=indent, separators=separators, allow_nan=False)
+        if "\\ud" in text:  # a surrogate; pairs stay as they are
+            plain = json.loads(json.dumps(plain, ensure_ascii=False).encode("utf-8", "replace"))
+            text = json.dumps(plain, indent=indent, separators=separators)
+        return text + "\n"
     except (TypeError, ValueError, RecursionError) as error:
         raise BadValue(str(error)) from error
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cprlib.codec import BadValue, decode, encode
-from cprlib.errors import QemuFailed, report_error
+from cprlib.codec import BadValue, decode, dump_json
+from cprlib.errors import ExitStatus, QemuFailed, report_error
 from cprlib.evidence.case import CASE_FILE, CaseEvidence
 from cprlib.evidence.records import Check, Outcome
 from cprlib.guest.console import escape
@@ -68,7 +68,7 @@ def put(value: Any, path: tuple[Any, ...], text: str) -> str:
 def sample() -> tuple[str, tuple[tuple[Any, ...], ...]]:
     """A failing case as JSON, so that its reasons are shown, and the paths in it that accept any text."""
     case = good_case().with_checks(Check("tap", Outcome.FAIL, "x", "y", "z"), Check("v", Outcome.SKIP, "x", "y", "z"))
-    value: Any = json.loads(json.dumps(encode(case)))
+    value: Any = case.to_json()
     free = []
     for path in list(text_paths(value)):
         before = put(value, path, "any text")
@@ -88,7 +88,7 @@ def hostile_case(text: str) -> str:
     value = json.loads(as_json)
     for path in free:
         put(value, path, text)
-    return json.dumps(value)
+    return dump_json(value)
 
 
 class Elements(html.parser.HTMLParser):
@@ -114,6 +114,7 @@ def test_hostile_text_changes_no_report(tmp_path: Path, kind: str) -> None:
         (folder / CASE_FILE).write_text(hostile_case(text))
         environment = Environment(mode="native", kernel=text, distribution=text, cpu=text, commit="", python="3")
         report = build_report(results, load_policy("default"), environment=environment, command=text)
+        assert report.exit_status == ExitStatus.FAIL  # the evidence was read
         pages[name] = (results / "report.html").read_text(encoding="utf-8")
         summaries[name] = markdown_summary(report)
         for shown in (pages[name], summaries[name], result_table(report)):

@@ -63,7 +63,9 @@ def paired_descriptors(case: CaseEvidence) -> str:
 
 
 def checks_passed(case: CaseEvidence) -> str:
-    """Checks that passed, of all: ``17 of 17 checks``."""
+    """Checks that passed, of all: ``17 of 17 checks``; why a case was skipped that has none."""
+    if case.skipped and not case.checks:
+        return case.skip_text
     passed = sum(check.outcome == Outcome.PASS for check in case.checks)
     return f"{passed} of {counted(len(case.checks), 'check')}"
 

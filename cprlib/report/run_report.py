@@ -92,10 +92,14 @@ class RunReport:
 
     @property
     def to_repeat(self) -> tuple[JudgedCase, ...]:
-        """The cases of each test that was inconclusive and failed in no case: never one that accuses QEMU."""
+        """The cases of each test that was inconclusive and failed in no case: never one that accuses QEMU.
+
+        A test that was skipped is not repeated: it would be skipped again.
+        """
         outcomes: dict[str, set[Outcome]] = {}
         for case in self.cases:
-            outcomes.setdefault(case.evidence.test, set()).add(case.outcome)
+            skipped = bool(case.evidence.skipped) and case.outcome == Outcome.INCONCLUSIVE
+            outcomes.setdefault(case.evidence.test, set()).add(Outcome.SKIP if skipped else case.outcome)
         repeated = {
             test for test, seen in outcomes.items() if Outcome.INCONCLUSIVE in seen and Outcome.FAIL not in seen
         }

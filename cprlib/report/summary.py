@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from cprlib.errors import SkipWord
-from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.case import OTHER_SKIP, CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.report.finding_groups import FindingGroup
 from cprlib.report.formatting import (
@@ -35,6 +35,7 @@ from cprlib.words import counted, listed
 MARKDOWN_LINES = 20
 _NAMED_CASES = 4  # cases of a cause, and causes beside it
 _MARKDOWN_GROUPS = 3
+MAX_REASON = 80  # characters of a skip in the table of cases
 MAX_EXAMPLE = 700  # characters of a finding: QEMU's own words may be at its end
 
 Figure = tuple[str, Callable[[CaseEvidence], str]]
@@ -98,7 +99,7 @@ def _case_lines(report: RunReport) -> list[str]:
         if has_figures(evidence):
             figures = [text(evidence) for _, text in _TABLE_FIGURES]
         else:
-            texts[len(rows)] = checks_passed(evidence)
+            texts[len(rows)] = one_line(checks_passed(evidence), MAX_REASON)
             figures = [evidence.mechanism.value, *[""] * (len(_TABLE_FIGURES) - 1)]
         rows.append((case.outcome.value, one_line(evidence.id), *figures))
     lines = text_table(rows, range(3))
@@ -184,7 +185,8 @@ def markdown_summary(report: RunReport) -> str:
 def _markdown_figures(case: CaseEvidence) -> list[str]:
     if has_figures(case):
         return [text(case) for _, text in _MARKDOWN_FIGURES]
-    return [case.skip_word if case.skipped else checks_passed(case), *[""] * (len(_MARKDOWN_FIGURES) - 1)]
+    text = markdown_text(case.skip_word or OTHER_SKIP) if case.skipped else checks_passed(case)
+    return [text, *[""] * (len(_MARKDOWN_FIGURES) - 1)]
 
 
 def _markdown_group(index: int, group: FindingGroup) -> str:

@@ -148,6 +148,19 @@ def test_table_has_the_number_of_checks(tmp_path: Path) -> None:
     assert "pass     checks  cpr  3 of 3 checks" in result_table(report_of(tmp_path, checks))
 
 
+def test_skip_that_the_policy_does_not_allow_shows_its_reason(tmp_path: Path) -> None:
+    skipped = CaseEvidence("odd", Mechanism.CPR, test="1-t.py:T.test_odd", skipped="no time", skip_word="a|b")
+    unnamed = replace(skipped, id="plain", test="2-t.py:T.test_plain", skip_word="")
+    report = report_of(tmp_path, skipped, unnamed)
+    assert report.to_repeat == ()
+    table, summary, page = result_table(report), markdown_summary(report), report_page(report)
+    assert "odd    cpr  a|b: no time" in table
+    assert '<td colspan="9">a|b: no time</td>' in page
+    assert "| ? inconclusive | odd | a\\|b |" in summary
+    assert "| ? inconclusive | plain | other |" in summary
+    assert not any("0 of 0 checks" in text for text in (table, summary, page))
+
+
 @pytest.mark.parametrize("policy", ["default", "strict"])
 def test_markdown_has_twenty_lines_with_many_causes(tmp_path: Path, policy: str) -> None:
     cases = [replace(without_feature(number), skip_word=f"word-{number}") for number in range(9)]

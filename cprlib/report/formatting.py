@@ -23,8 +23,10 @@ MAX_TEXT = 2000  # characters of one untrusted text
 MAX_COMMAND = 1500  # characters of a command line
 
 _MARKUP = str.maketrans(
-    {character: f"\\{character}" for character in "\\|[]!*_#"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"}
+    {character: f"\\{character}" for character in "\\|[]!*_#~$"} | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "`": "'"}
 )
+_AUTOLINK = re.compile(r"(?i)(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)")
+"""Where a zero-width space prevents links and mentions of GitHub's Markdown, which no backslash does."""
 
 
 def wrap(line: str, indent: int = 4) -> str:
@@ -104,7 +106,7 @@ def one_line(text: str, width: int = 300) -> str:
 
 def markdown_text(text: str, width: int = 200) -> str:
     """Untrusted text in Markdown, also in a cell of a table: one line, no bars, no markup, no links."""
-    return one_line(text, width).translate(_MARKUP)
+    return _AUTOLINK.sub("\u200b", one_line(text, width).translate(_MARKUP))
 
 
 def code_span(text: str, width: int = MAX_COMMAND) -> str:

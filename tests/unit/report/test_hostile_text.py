@@ -35,6 +35,7 @@ HOSTILE = {
     "nul": "a\0b",
     "invalid": b"\xff\xfe\xc3".decode("utf-8", "surrogateescape"),
     "link": "[click](https://evil.example) ![i](https://evil.example/x.png) `code` <https://evil.example>",
+    "autolink": "http://evil.example WWW.evil.example www.evil.example a@evil.example @torvalds ~~s~~ $x$",
     "entity": "&lt;script&gt;&#60;b&#62;",
     "long": "A" * 60_000,
 }
@@ -129,7 +130,19 @@ def test_hostile_text_changes_no_report(tmp_path: Path, kind: str) -> None:
     tables = {name: [line.count("|") - line.count("\\|") for line in text.splitlines()] for name, text in plain.items()}
     assert tables["hostile"] == tables["tame"]
     assert "<script" not in summaries["hostile"]
-    for live in ("](http", "<", "![", "&lt;script&gt;" if kind == "entity" else "<b"):
+    for live in (
+        "](http",
+        "://",
+        "www.",
+        "WWW.",
+        "@e",
+        "@t",
+        "~",
+        "$",
+        "<",
+        "![",
+        "&lt;script&gt;" if kind == "entity" else "<b",
+    ):
         assert live not in re.sub(r"\\.", "", plain["hostile"])
 
 

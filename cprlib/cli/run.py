@@ -116,11 +116,12 @@ def run(
         tests, lab = (lab, *tests), "uml"  # `--lab TEST`: the word belongs to the tests
     check_backend("run the suite", native, lab)
     refuse_base(context, "--qemu")
+    references = [avocado_reference(test) for test in tests]
     if target_base and target_qemu:
         raise UsageError("choose a target", "both --target-base and --target-qemu are given", "give one of them")
     parameters = read_parameters(parameter, qemu_arg)
     plan = _plan(matrix, points, shard, parameters, own_qemu=qemu is not None, repeat=repeat)
-    references = [avocado_reference(test) for test in tests] or ([plan.test] if plan else [])
+    references = references or ([plan.test] if plan else [])
     from cprlib.campaign.compare.baseline import interruption_ms, read_run_baseline, require_same_machine
     from cprlib.campaign.job import require_tests
     from cprlib.lab.avocado_run import SuiteRun
@@ -155,10 +156,9 @@ def run(
     environment = describe_run(engine, lab_kernel=assets.lab_kernel, accelerator=given.get("accelerator", ""))
     if saved and baseline and not anyway:
         require_same_machine(saved, environment, baseline)
-    before = interruption_ms(saved) if saved else None
     results = new_results_folder(out.resolve())
     command = command_line()
-    record_begin(results, judged_by, environment, command)
+    record_begin(results, judged_by, environment, command, interruption_ms(saved) if saved else None)
     if plan:
         plan.record(results, environment)
     elif not own_qemu:
@@ -173,7 +173,7 @@ def run(
         environment=lab_environment(assets, engine),
         matrix=plan.write(results, given, qemus, base) if plan else None,
     )
-    return _run_and_judge(suite, judged_by, environment, command, before, repeat=repeat is not False and not plan)
+    return _run_and_judge(suite, judged_by, environment, command, repeat=repeat is not False and not plan)
 
 
 def _build(
@@ -197,18 +197,9 @@ def _build(
     return assets, qemus, build_qemu(target, True, progress) if isinstance(target, str) else target
 
 
-def _run_and_judge(
-    suite: SuiteRun,
-    policy: Policy,
-    environment: Environment,
-    command: str,
-    before: Mapping[str, float] | None,
-    *,
-    repeat: bool,
-) -> int:
+def _run_and_judge(suite: SuiteRun, policy: Policy, environment: Environment, command: str, *, repeat: bool) -> int:
     """Run the suite, write its report and print the table.
 
-    :param before: interruptions of a baseline.
     :param repeat: run inconclusive tests once more.
     """
     from cprlib.lab.avocado_run import repeat_tests, run_and_collect
@@ -218,7 +209,7 @@ def _run_and_judge(
     threading.Thread(target=importlib.import_module, args=("cprlib.report.build_report",), daemon=True).start()
     with hint_results(suite.results, report_command):
         retries = run_and_collect(suite)
-    from cprlib.report.build_report import build_report
+    from cprlib.report.build_report import judge_results, write_report
     from cprlib.report.history import INDEX_FILE
     from cprlib.report.summary import result_table
 
@@ -227,7 +218,7 @@ def _run_and_judge(
 
     def judge() -> RunReport:
         ran = replace(environment, lab_retries=retries)
-        return build_report(suite.results, policy, environment=ran, command=command, baseline_ms=before)
+        return judge_results(suite.results, policy, environment=ran, command=command)
 
     report = judge()
     if repeat and (tries := first_tries(report)):
@@ -235,10 +226,11 @@ def _run_and_judge(
         with hint_results(suite.results, report_command):
             retries += repeat_tests(suite, tries)
         report = judge()
+    write_report(report)
     latest = publish_results(suite.results)
-    _write_history(suite.results.parent)
     click.echo(result_table(report))
     click.echo(f"report: {latest / 'report.html'}")
+    _write_history(suite.results.parent)  # draws plots of all cases
     return int(report.exit_status)
 
 

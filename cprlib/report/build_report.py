@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cprlib import files
-from cprlib.codec import BadValue, dump_json, load_json
+from cprlib.codec import BadValue, load_json
 from cprlib.errors import InstrumentError
 from cprlib.report.environment import Environment, describe_machine, join_environments
 from cprlib.report.finding_groups import finding_groups
@@ -64,22 +64,19 @@ def judge_results(
     *,
     environment: Environment | None = None,
     command: str = "",
-    baseline_ms: Mapping[str, float] | None = None,
 ) -> RunReport:
-    """Gather and judge the cases of a results folder; write nothing.
+    """Gather and judge the cases of a results folder, compared with the baseline of the run; write nothing.
 
     :param environment: of the run. When None: from an earlier report in the folder, from the beginning of its run, from
         its matrix record, or this machine.
     :param command: command line of the run; when empty: from an earlier report, or from the beginning of the run.
-    :param baseline_ms, raises: as for :func:`judge_cases`; when None: from an earlier report.
+    :raises UsageError: there is no such folder.
     """
     earlier = read_machine(results) if environment is None else None
     if earlier:
         environment, command = earlier[0], command or earlier[1]
     job = read_jobs(results)
-    if baseline_ms is None:
-        baseline_ms = _read_baseline(results)
-    cases = judge_cases(results, policy, job.tests, baseline_ms=baseline_ms)
+    cases = judge_cases(results, policy, job.tests, baseline_ms=_read_baseline(results))
     verdict = judge_run(cases, policy)
     problems = [*filter(None, [unfinished_reason(results)]), *job.problems]
     matrix = None
@@ -105,24 +102,22 @@ def _read_baseline(results: Path) -> Mapping[str, float]:
 
 
 def build_report(
-    results: Path,
-    policy: Policy,
-    *,
-    environment: Environment | None = None,
-    command: str = "",
-    baseline_ms: Mapping[str, float] | None = None,
+    results: Path, policy: Policy, *, environment: Environment | None = None, command: str = ""
 ) -> RunReport:
-    """Judge the cases of a results folder and write ``run.json``, ``report.html``, ``report.md``, ``junit.xml`` and
-    ``results.tap`` into it.
+    """Judge the cases of a results folder and write the files of its report.
 
-    Parameters and errors as for :func:`judge_results`.
+    Parameters and errors as for :func:`judge_results` and :func:`write_report`.
+    """
+    report = judge_results(results, policy, environment=environment, command=command)
+    write_report(report)
+    return report
+
+
+def write_report(report: RunReport) -> None:
+    """Write ``run.json``, ``report.html``, ``report.md``, ``junit.xml`` and ``results.tap`` into the folder of a run.
 
     :raises EnvironmentFailure: the folder cannot be written.
     :raises InstrumentError: a member of run.json does not fit its type.
     """
-    report = judge_results(results, policy, environment=environment, command=command, baseline_ms=baseline_ms)
-    if baseline_ms is not None:
-        files.write_text(results / BASELINE_FILE, dump_json(baseline_ms), mode=0o600)
     for name, text_of in _FILES.items():
-        files.write_text(results / name, text_of(report), mode=0o600)
-    return report
+        files.write_text(report.folder / name, text_of(report), mode=0o600)

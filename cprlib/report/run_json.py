@@ -6,6 +6,7 @@ A member may be added; renaming or removing one raises ``schema``.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -21,7 +22,7 @@ from cprlib.report.fault_matrix import FaultTable, fault_matrix
 from cprlib.report.finding_groups import FindingGroup
 from cprlib.report.formatting import Moment, seconds_of, utc
 from cprlib.report.patch_results import PatchResult
-from cprlib.report.results_folder import UNFINISHED, ProcessId
+from cprlib.report.results_folder import BASELINE_FILE, UNFINISHED, ProcessId
 from cprlib.report.run_report import Answers, RunReport, answers
 from cprlib.report.schema import SchemaFile
 from cprlib.traffic.figures import Interruption, PerDirection
@@ -207,14 +208,23 @@ def _range(seen: Interruption) -> tuple[float, float] | None:
     return None if seen.low_ms is None or seen.high_ms is None else (seen.low_ms, seen.high_ms)
 
 
-def record_begin(results: Path, policy: Policy, environment: Environment, command: str) -> None:
+def record_begin(
+    results: Path,
+    policy: Policy,
+    environment: Environment,
+    command: str,
+    baseline_ms: Mapping[str, float] | None = None,
+) -> None:
     """Keep in ``unfinished.json`` by what a run is judged, which run.json has when it ends: the run may be killed.
 
     :param results: made by :func:`cprlib.report.results_folder.new_results_folder` in this process.
+    :param baseline_ms: service interruption of each case in a saved run, by case id; kept in ``baseline.json``.
     :raises EnvironmentFailure: the folder cannot be written.
     """
     begun = {"policy": policy, "environment": environment, "command": command}
     files.write_text(results / UNFINISHED, dump_json({**encode(ProcessId.own()), **begun}), mode=0o600)
+    if baseline_ms is not None:
+        files.write_text(results / BASELINE_FILE, dump_json(baseline_ms), mode=0o600)
 
 
 def _read_run(results: Path) -> dict[str, Any]:

@@ -126,6 +126,24 @@ def test_inconclusive_is_3(ran: Ran) -> None:
     assert ran(case=not_made) == 3
 
 
+def test_report_is_drawn_once_and_the_history_after_the_verdict(
+    ran: Ran, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[str] = []
+
+    def render(template: str, *_: object, **__: object) -> str:
+        drawn.append(template)
+        return ""
+
+    def write_index(_: Path) -> None:
+        drawn.append("history after verdict" if "verdict: " in capsys.readouterr().out else "history")
+
+    monkeypatch.setattr("cprlib.report.html.render", render)
+    monkeypatch.setattr("cprlib.report.history.write_index", write_index)
+    assert ran(case=good_case().with_checks(Check("some-check", Outcome.INCONCLUSIVE, "x", "could not look"))) == 3
+    assert drawn == ["history", "report.html", "history after verdict"]
+
+
 def test_qemu_without_the_option_is_3_and_a_policy_may_make_it_1(ran: Ran) -> None:
     skipped = replace(good_case(), skipped="this QEMU has no cpr=on", skip_word="no-cpr")
     assert ran(case=skipped) == 3

@@ -26,6 +26,7 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Parameters
 from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
+from cprlib.report.run_json import record_begin
 from cprlib.traffic.figures import PerDirection
 from cprlib.verdict.policy_file import load_policy
 
@@ -288,11 +289,11 @@ def test_max_ratio_is_judged_by_the_baseline(tmp_path: Path) -> None:
     known = interruption_ms(read_run_baseline(path, policy))
     assert known
     results = run_folder(tmp_path, "again", guests=2)
-    for case in build_report(results, policy, environment=HERE, baseline_ms=known).cases:
+    record_begin(results, policy, HERE, "cprlib run", known)
+    for case in build_report(results, policy).cases:
         assert case.outcome == Outcome.PASS, case.evidence.id
-    assert build_report(results, policy).verdict.outcome == Outcome.PASS  # judged again without the file
-    short = {CASE: known[CASE] / 2}
-    assert build_report(results, policy, environment=HERE, baseline_ms=short).verdict.outcome == Outcome.FAIL
+    record_begin(results, policy, HERE, "cprlib run", {CASE: known[CASE] / 2})
+    assert build_report(results, policy).verdict.outcome == Outcome.FAIL
 
 
 def test_baseline_is_refused_with_a_policy_without_max_ratio(tmp_path: Path) -> None:

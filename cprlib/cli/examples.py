@@ -103,7 +103,8 @@ STATUSES: Mapping[str, str] = {  # of the commands whose exit statuses have anot
     "prove": "Exit status: 0 all mutants killed (generated ones: --at-least), 1 a mutant survived or a false "
     "alarm, 2 usage, 3 the good build is inconclusive, or too many generated mutants are inconclusive or not "
     "run, 4 environment, 130 interrupted.",
-    "report": "Exit status: the verdict: 0 pass, 1 fail, 3 inconclusive; 2 usage. With --index: 0, 2 or 4.",
+    "report": "Exit status: the verdict: 0 pass, 1 fail, 3 inconclusive; 2 usage, 4 a folder cannot be read or "
+    "written. With --index: 0, 2 or 4.",
     "scoreboard": "Exit status: 0 every row was measured, 2 usage, 3 a row has no valid figures, 4 environment, "
     "130 interrupted.",
     "soak": "Exit status: 0 pass, 1 a case failed or a resource grows, 2 usage, 3 inconclusive, 4 "

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from cprlib.errors import UsageError
-
 SHELLS = ("bash", "fish", "zsh")
 VARIABLE = "_CPRLIB_COMPLETE"  # click's own name for it
 
@@ -19,8 +17,7 @@ VARIABLE = "_CPRLIB_COMPLETE"  # click's own name for it
 def completion(context: click.Context, shell: str) -> None:
     """Print the script that completes commands, options, and names of policies, bases and mutants in SHELL."""
     completer = get_completion_class(shell)
-    if completer is None:
-        raise UsageError(f"complete in {shell}", "click knows no such shell", f"choose one of {', '.join(SHELLS)}")
+    assert completer  # click has all of SHELLS
     click.echo(completer(context.find_root().command, {}, "cprlib", VARIABLE).source())
 
 

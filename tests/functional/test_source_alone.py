@@ -1,0 +1,174 @@
+"""Migrations of a source whose target answers nothing: the source never runs a guest that it must not run."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, DeadlineExceeded, QmpRefused
+from cprlib.evidence.records import Role
+from cprlib.linux.namespace import NetworkNamespace
+from cprlib.qemu.command_line import MigrationChannels
+from cprlib.qemu.machine import Machine
+from cprlib.qemu.start import start_machine
+from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
+from cprlib.update.outcome import ENDED_STATES, FINISHING, query_migration, wait_migration
+from cprlib.update.proxy import ChannelProxy, Hold
+
+STEP_S, READ_BYTES, TICK_S = 10.0, 65536, 0.05
+SLOW = {"max-bandwidth": 65536, "max-postcopy-bandwidth": 65536}  # bytes/s: the migration does not end by itself
+PONG = struct.pack(">HHI", 2, 4, 0x42)  # MIG_RP_MSG_PONG, QEMU_VM_PING_PACKAGED_LOADED: 10.2 waits for it
+SINGLE_STEP, DETACH = b"$s#73", b"$D#44"  # GDB remote serial protocol
+
+
+class SourceAlone(LiveUpdateTest):
+    """QEMUs without a NIC, and no target: a proxy, or a socket that only reads, takes what the source sends."""
+
+    def test_source_alone_never_runs_a_guest_that_it_must_not_run(self) -> None:
+        """A source whose target is silent runs the guest only where it may: cancelled, debugged, quitting, in postcopy.
+
+        Patch 1: a failed migration restarts the VM only if it has stopped it, into the run state that it had, and not
+        when QEMU quits. A migration that is cancelled while it connects leaves nothing to the next one.
+
+        :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:off,queues:1
+        """
+        with self.given_guest(GuestSpec(role=Role.CHECKS)) as case, case.qemu_step():
+            with _alone(case, "source-without-nic") as machine:
+                cancel_while_connecting(case, machine)
+                fail_while_debugged(case, machine)
+                quit_while_waiting(case, machine)
+            with _alone(case, "source-in-postcopy") as machine:
+                refuse_to_recover(case, machine)
+
+
+@contextlib.contextmanager
+def _alone(case: MeasuredCase, name: str) -> Iterator[Machine]:
+    """A QEMU without a NIC."""
+    guest = case.guest.machine
+    settings = replace(guest.settings, netdevs=(), nics=(), extra=())
+    with start_machine(name, settings, case.folder, guest.namespace) as machine:
+        machine.wait_ready()
+        machine.set_capabilities({"events": True})
+        machine.wait_status("running", seconds=STEP_S)
+        yield machine
+
+
+def _migrate(machine: Machine, channels: MigrationChannels) -> str:
+    """Start an update; returns QEMU's message when it refused."""
+    machine.qmp.execute("migrate-set-parameters", {"mode": "cpr-transfer"})
+    try:
+        machine.qmp.execute("migrate", {"channels": channels.descriptions()})
+    except QmpRefused as error:
+        return error.happened
+    return ""
+
+
+def cancel_while_connecting(case: MeasuredCase, machine: Machine) -> None:
+    """migrate_cancel while the source connects its main channel: no other migration is given that connection."""
+    namespace = machine.namespace
+    with (
+        ChannelProxy(namespace) as cpr,
+        ChannelProxy(namespace) as other,
+        ChannelProxy(namespace, hold=Hold.BEFORE_ACCEPT) as main,
+    ):
+        _migrate(machine, MigrationChannels(cpr.name, main.name))
+        cpr.wait_held(Deadline(STEP_S, "the CPR state", Awaited.QEMU))
+        cpr.cut()
+        connecting = Deadline(STEP_S, "the source to connect its main channel", Awaited.QEMU)
+        connecting.poll(lambda: machine.qmp.execute("query-yank"), 0.02)
+        machine.qmp.execute("migrate_cancel")
+        machine.wait_status("running", seconds=STEP_S)
+        refusal = _migrate(machine, MigrationChannels(other.name, main.name))
+        meaning = "a second migrate while the main channel of the first one is being connected"
+        expected = "refused: a migration is in progress"
+        refused = "in progress" in refusal
+        case.expect("cancelled-refuses-another", refused, expected, refusal or "accepted", meaning)
+    _expect_ended(case, machine, "cancelled-while-connecting", "cancelled", "running")
+
+
+def fail_while_debugged(case: MeasuredCase, machine: Machine) -> None:
+    """A failed update of a guest that a debugger has stopped (run state debug)."""
+    name = f"cprlib-{secrets.token_hex(8)}-gdb"
+    command = f"gdbserver unix:{name},abstract=on,server=on,wait=off"
+    machine.qmp.execute("human-monitor-command", {"command-line": command})
+    with machine.namespace.entered(), socket.socket(socket.AF_UNIX) as debugger:
+        debugger.connect(f"\0{name}")
+        debugger.sendall(SINGLE_STEP)
+        machine.wait_status("debug", seconds=STEP_S)
+        _migrate(machine, MigrationChannels.fresh())  # no socket has this name
+        _expect_ended(case, machine, "debugged", "failed", "debug")
+        debugger.sendall(DETACH)
+        machine.wait_status("running", seconds=STEP_S)
+
+
+def quit_while_waiting(case: MeasuredCase, machine: Machine) -> None:
+    """``quit`` while the target is given the CPR state: the guest does not run any more."""
+    with ChannelProxy(machine.namespace) as cpr:
+        _migrate(machine, MigrationChannels(cpr.name, "no-main"))
+        cpr.wait_held(Deadline(STEP_S, "the CPR state", Awaited.QEMU))
+        seen = len(machine.qmp.events)
+        machine.quit()
+        later = [event.name for event in machine.qmp.events[seen:]]
+    meaning = "the source ran the guest again before it ended"
+    case.expect("quit-does-not-resume", "RESUME" not in later, "no event RESUME", later, meaning)
+
+
+def refuse_to_recover(case: MeasuredCase, machine: Machine) -> None:
+    """A refused recovery of a postcopy migration (``resume``), whose guest runs in the target."""
+    with _reading_socket(machine.namespace) as name:
+        machine.set_capabilities({"postcopy-ram": True})
+        machine.qmp.execute("migrate-set-parameters", {"mode": "normal", **SLOW})
+        machine.qmp.execute("migrate", {"channels": MigrationChannels("", name).descriptions()})
+        wait_migration(machine, "active")
+        machine.qmp.execute("migrate-start-postcopy")
+        wait_migration(machine, "postcopy-active")
+        machine.qmp.execute("migrate-pause")
+        wait_migration(machine, "postcopy-paused")
+        try:
+            machine.qmp.execute("migrate", {"uri": "fd:no-such-descriptor", "resume": True})
+            said = "accepted"
+        except QmpRefused as error:
+            said = error.happened
+    seen = {"migration": query_migration(machine).status, "source": machine.status()}
+    expected = {"migration": "postcopy-paused", "source": FINISHING}
+    case.expect_equal("postcopy-recovery-refused", seen, expected, said)
+
+
+def _expect_ended(case: MeasuredCase, machine: Machine, name: str, status: str, state: str) -> None:
+    with contextlib.suppress(DeadlineExceeded):  # how it ended is checked
+        wait_migration(machine, *ENDED_STATES, seconds=STEP_S)
+    migration = query_migration(machine)
+    seen = {"migration": migration.status, "source": machine.status()}
+    case.expect_equal(name, seen, {"migration": status, "source": state}, migration.error or "no error")
+
+
+@contextlib.contextmanager
+def _reading_socket(namespace: NetworkNamespace) -> Iterator[str]:
+    """Name of a socket that takes one connection, answers one PONG, and reads to the end."""
+    name, end = f"cprlib-{secrets.token_hex(8)}-sink", threading.Event()
+    with namespace.entered(), socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        listener.listen(1)
+        listener.settimeout(STEP_S)
+
+        def read() -> None:
+            with contextlib.suppress(OSError), listener.accept()[0] as connection:
+                connection.sendall(PONG)
+                while not end.is_set() and connection.recv(READ_BYTES):
+                    pass
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        try:
+            yield name
+        finally:
+            end.set()
+            thread.join(STEP_S)

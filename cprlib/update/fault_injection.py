@@ -57,6 +57,12 @@ BARRIERS = {
     Phase.FDS_RECEIVED: ("-object", "secret,id=barrier,file={path}"),  # qemu_create_early_backends()
     Phase.CREATING_DEVICES: ("-fw_cfg", "name=opt/org.cprlib/barrier,file={path}"),  # after the netdevs
 }
+COMMANDS: Mapping[Action, tuple[str, Arguments | None]] = {
+    Action.CANCEL: ("migrate_cancel", None),
+    Action.YANK: ("yank", {"instances": [{"type": "migration"}]}),
+    Action.CONTINUE: ("cont", None),
+    Action.PLUG: ("device_add", {"driver": "virtserialport", "id": "late"}),
+}
 CPR_PHASES = (Phase.VM_STOPPED, Phase.FDS_SENT)
 MAIN_PHASES = (Phase.MAIN_CONNECTED, Phase.STATE_LOADING)
 BEFORE_MIGRATE = (Phase.TARGET_STARTED, Phase.CPR_READY, Phase.MODE_SET)
@@ -310,14 +316,10 @@ class FaultInjection(UpdateHook):
                 victim.wait_exit(Deadline(TERMINATED_S, f"the {victim.name} to end after SIGTERM", Awaited.QEMU))
             case Action.PAUSE:
                 self._pause(victim, other=source if victim is target else target)
-            case Action.CANCEL:
-                self._command(source, "migrate_cancel")
-            case Action.CONTINUE:
-                self._command(source, "cont")
+            case action if action in COMMANDS:
+                self._command(source, *COMMANDS[action])
             case Action.UNPLUG:
                 self._command(source, "device_del", {"id": source.settings.nics[0].identifier})
-            case Action.PLUG:
-                self._command(source, "device_add", {"driver": "virtserialport", "id": "late"})
             case Action.HMP_CANCEL:
                 answer = source.qmp.execute("human-monitor-command", {"command-line": "migrate_cancel"})
                 self.refused = str(answer).strip()

@@ -46,6 +46,7 @@ class Action(enum.StrEnum):
     PAUSE = "SIGSTOP, then SIGCONT"
     CANCEL = "migrate_cancel"
     HMP_CANCEL = "migrate_cancel of HMP"
+    YANK = "yank of the migration"
     MIGRATE_AGAIN = "a second migrate"
     CONTINUE = "cont"
     UNPLUG = "device_del of the NIC"
@@ -202,8 +203,9 @@ LATE_CANCELS = (
     Fault(
         "cancel-state-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.CANCEL, Survivor.EITHER, return_path=True
     ),
+    Fault("yank-state-loading", Phase.STATE_LOADING, Actor.MANAGEMENT, Action.YANK, Survivor.EITHER, return_path=True),
 )
-"""``migrate_cancel`` when the source has sent the device state and waits for the target's answer."""
+"""``migrate_cancel``, or ``yank``, when the source has sent the device state and waits for the target's answer."""
 
 UNFIT_TARGETS = (
     Fault("other-queues", Phase.TARGET_STARTED, Actor.TARGET, Action.OTHER_QUEUES, exits=True),

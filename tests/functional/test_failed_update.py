@@ -87,7 +87,7 @@ class FailedUpdate(LiveUpdateTest):
         self._fail((without_effect, *faults_named("target-killed-with-devices"), *cancels))
 
     def test_late_cancel_leaves_one_owner(self) -> None:
-        """migrate_cancel when the target has all state: either the source or the target runs the guest, not both.
+        """migrate_cancel or yank when the target has all state: the source or the target runs the guest, not both.
 
         Patch 10. The device state waits in the channel: the target reads it to its end whatever the source does.
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from cprlib.errors import NotSupported, SkipWord
 from cprlib.evidence.records import Role
+from cprlib.linux.descriptors import read_table
+from cprlib.qemu.command_line import WAIT_FOR_CONT, MigrationChannels
+from cprlib.qemu.facts import LocalNames
+from cprlib.qemu.machine import Machine
+from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
+from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.faults import faults_named
 from cprlib.update.mechanism import Mechanism, Mode
+from cprlib.update.outcome import wait_migration
 from failed_update import failed_updates
+from tap_sources import Programs
 
 CPR_FAULTS = (
     *("no-listener", "cpr-closed-with-fds", "target-killed-with-fds", "target-killed-before-switchover"),
@@ -55,3 +69,71 @@ class LocalParameter(LiveUpdateTest):
                 if not updates.inject(faults_named(*faults)):
                     return
             case.live_update(check="next-update-succeeds")
+
+    def test_local_netdev_is_made_and_removed(self) -> None:
+        """A netdev that permits ``local`` can be on the command line, is replaced under its NIC, and ends once.
+
+        QEMUs without a guest: the target uses vhost with ``vhostforce=on`` alone; the down script runs when the target
+        ends, and not when the source does.
+
+        :avocado: tags=mechanism:local,vhost:on,queues:1
+        """
+        programs = Programs.made_in(self.outputdir)
+        with self.given_guest(self._spec(role=Role.CHECKS)) as case, case.qemu_step():
+            names = self.facts.local
+            if names is None or not names.netdev:
+                happened = "no option of its netdev permits that"
+                raise NotSupported("hand over a netdev without a NIC", happened, word=SkipWord.NO_LOCAL)
+            replace_under_nic(case, names)
+            hand_over(case, names, programs)
+
+
+@contextlib.contextmanager
+def _not_started(case: MeasuredCase, name: str, *arguments: str) -> Iterator[Machine]:
+    """A QEMU with no NIC of the suite, whose guest is not started."""
+    guest = case.guest.machine
+    settings = replace(guest.settings, netdevs=(), nics=(), plugged=False, extra=(WAIT_FOR_CONT, *arguments))
+    with start_machine(name, settings, case.folder, guest.namespace) as machine:
+        machine.wait_ready()
+        yield machine
+
+
+def _tap(names: LocalNames, **options: object) -> Mapping[str, object]:
+    """A netdev that may be handed over."""
+    return {"type": "tap", "id": "local0", "script": "no", "downscript": "no", names.netdev: True, **options}
+
+
+def replace_under_nic(case: MeasuredCase, names: LocalNames) -> None:
+    """A netdev of the command line is removed while its NIC keeps it, and another one gets its id."""
+    netdev = json.dumps(_tap(names, ifname="local1"))
+    arguments = ("-netdev", netdev, "-device", "virtio-net-pci,netdev=local0")
+    with _not_started(case, "with-local-netdev", *arguments) as machine:
+        machine.qmp.execute("netdev_del", {"id": "local0"})
+        machine.qmp.execute("netdev_add", _tap(names, ifname="local2"))
+        case.expect_equal("netdev-replaced", machine.status(), "prelaunch", "the QEMU with the replaced netdev")
+
+
+def hand_over(case: MeasuredCase, names: LocalNames, programs: Programs) -> None:
+    """An ordinary migration of a netdev without a NIC."""
+    channels, down = MigrationChannels.fresh().descriptions()[:1], programs.script("down")
+    arguments = ("-netdev", json.dumps(_tap(names, ifname="local3", downscript=down)))
+    with (
+        _not_started(case, "local-source", *arguments) as source,
+        _not_started(case, "local-target", "-incoming", "defer") as target,
+    ):
+        for machine in (source, target):
+            machine.qmp.execute("migrate-set-parameters", {names.parameter: True})
+        only_target = {names.target: True} if names.target else {}
+        target.qmp.execute("netdev_add", _tap(names, vhostforce=True, downscript=down, **only_target))
+        vhost = len(read_table(target.pid).of_kind("vhost"))
+        case.expect_equal("vhostforce-is-enough", vhost, 1, "vhost devices of a target with vhostforce=on")
+        target.qmp.execute("migrate-incoming", {"channels": channels})
+        source.qmp.execute("migrate", {"channels": channels})
+        wait_migration(source, "completed")
+        wait_migration(target, "completed")
+        target.qmp.execute("cont")
+        source.quit()
+        case.expect_equal("source-runs-no-down-script", programs.runs(), (), "programs that ran until the source ended")
+        target.quit()
+        meaning = "programs that ran until the target ended"
+        case.expect_equal("target-runs-down-script", programs.runs(), ("down local3",), meaning)

@@ -16,6 +16,7 @@ from cprlib.qemu.trace_log import UPDATE_EVENTS
 
 COUNTERS_FILE = "coverage.counters"
 AGENT_PORT = "org.cprlib.agent"
+MEMORY = "ram0"  # id of the memory backend
 ACCELERATORS = ("tcg", "kvm")
 TCG_BUFFER_MIB = 48  # of translated code
 WAIT_FOR_CONT = "-S"  # as management gives it to each QEMU
@@ -172,12 +173,15 @@ def command_line(
         *settings.qemu.command(),
         *("-name", name_option(files.name)),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-        *("-machine", f"{settings.machine},memory-backend=ram0,aux-ram-share=on"),
+        *("-machine", f"{settings.machine},memory-backend={MEMORY},aux-ram-share=on"),
         *("-accel", accelerator),
         *("-cpu", "max" if settings.accelerator == "tcg" else "host"),
         *("-smp", str(settings.vcpus)),
         *("-m", f"{settings.memory_mib}M"),
-        *("-object", f"{_memory_backend(settings.memory_file)},id=ram0,share=on,dump=off,size={settings.memory_mib}M"),
+        *(
+            "-object",
+            f"{_memory_backend(settings.memory_file)},id={MEMORY},share=on,dump=off,size={settings.memory_mib}M",
+        ),
         *("-kernel", str(settings.kernel.absolute())),
         *("-initrd", str(settings.initramfs.absolute())),
         *("-append", settings.kernel_arguments),

@@ -16,6 +16,7 @@ from cprlib.errors import QmpRefused
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.topology import Topology, disable_ipv6
 from cprlib.process import kill_group
+from cprlib.qemu.command_line import MEMORY
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VhostOption
 from cprlib.testing.equivalence import wait_filters_settled
@@ -176,6 +177,7 @@ class PlugUnfit(UpdateHook):
             sent, unfit = self._sent[netdev.identifier], self._plug(update.target, netdev)
             self._fill_gaps(update.target, sent)
             self.said[netdev.identifier] = unfit, self._plug(update.target, sent)
+        self.said[MEMORY] = self._plug(update.target, TapNetdev(MEMORY, "memory0", cpr=True)), ""
         kill_group(update.target.process)
 
     @staticmethod
@@ -192,7 +194,7 @@ class PlugUnfit(UpdateHook):
             target.plug(netdev)
         except QmpRefused as error:
             closed = before - len(read_table(target.pid).rows)
-            sent = self._sent[netdev.identifier].descriptors
+            sent = self._sent[netdev.identifier].descriptors if netdev.identifier in self._sent else 1
             other = f"vhost={'off' if netdev.vhost else 'on'}"
             refused = f"refused as {other}" if other in error.happened else "refused"
             reason = " without a reason" if NO_REASON in error.happened else ""
@@ -205,7 +207,8 @@ def expect_unfit_netdevs_refused(case: MeasuredCase) -> None:
     """A target refuses a netdev that is not what was sent under its id, by its own options, and closes what was sent.
 
     With each syntax of a tap, vhost is off where the source has it on, and the other way round. A netdev without
-    ``cpr=on``, whose tap the source has, takes nothing of what was sent: the right one is accepted after it.
+    ``cpr=on``, whose tap the source has, takes nothing of what was sent: the right one is accepted after it. Nor does
+    one under the id of the guest's memory.
     """
     source = case.guest.machine
     chosen = ("onefd", "fds", "helper", "scripts")
@@ -218,6 +221,7 @@ def expect_unfit_netdevs_refused(case: MeasuredCase) -> None:
         source.wait_status("running")
     expected = {item.identifier: ("refused, all closed", "refused, 0 closed") for item in unfit}
     expected |= {item.identifier: ("refused, 0 closed", "accepted") for item in own}
+    expected |= {MEMORY: ("refused, 0 closed", "")}
     case.expect_equal("unfit-netdevs-are-refused", hook.said, expected, "a target took another netdev than was sent")
     case.expect_answers("after-unfit-netdevs")
 

@@ -10,6 +10,7 @@ from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 from cprlib.linux.supervised_calls import CLOSE, SupervisedCalls, SystemCall
+from cprlib.qemu.command_line import MEMORY
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
@@ -31,8 +32,9 @@ class NetdevCleanup(LiveUpdateTest):
 
         All invalid combinations of tap options (netdev_refusals.py), with vhost and cpr off and on. After each attempt
         the descriptor table is compared row by row, and the id is used for a netdev that works. No descriptor is
-        closed twice: the number may be another file by then. A later update sends the descriptors of the guest's own
-        NICs only. Patch 5 (tap: common return label).
+        closed twice: the number may be another file by then. A netdev under the id of the guest's memory, refused or
+        added and deleted again, leaves the memory's descriptor saved. A later update sends the descriptors of the
+        guest's own memory and NICs only. Patch 5 (tap: common return label).
 
         :avocado: tags=patch:tap-cleanup,patch:5,patch:delete-all-fds,patch:4,mechanism:cpr,vhost:on,queues:1
         """
@@ -59,6 +61,7 @@ class NetdevCleanup(LiveUpdateTest):
             wait_workers_ended(case.guest.machine.pid, kept=workers)
             left = len(vhost_workers(case.guest.machine.pid))
             case.expect_equal("workers-as-before", left, workers, "vhost workers are left")
+            use_id_of_memory(case)
             case.live_update(label="afterwards", target=replace(case.guest.machine.settings, prefix=calls.prefix))
             case.expect_answers("afterwards")
             expect_nothing_closed_twice(case, calls, programs, len(rows))
@@ -66,6 +69,19 @@ class NetdevCleanup(LiveUpdateTest):
             expect_no_worse_with_cpr(case, programs, len(rows))
             expect_refused_with_hub(case)
             expect_bridge_leaves_nothing(case, programs)
+
+
+def use_id_of_memory(case: MeasuredCase) -> None:
+    """Add netdevs under the id of the guest's memory, whose descriptor CPR saves under its id too; none stays.
+
+    A QEMU that drops the descriptor makes new memory in the target of the next update.
+    """
+    qmp = case.guest.machine.qmp
+    for interface in ("br0", "memory0"):  # a bridge is refused
+        with contextlib.suppress(QmpRefused):
+            options = {"type": "tap", "id": MEMORY, "ifname": interface, "script": "no", "downscript": "no"}
+            qmp.execute("netdev_add", {**options, "cpr": True})
+            qmp.execute("netdev_del", {"id": MEMORY})
 
 
 def expect_nothing_closed_twice(case: MeasuredCase, calls: SupervisedCalls, programs: Programs, first: int) -> None:

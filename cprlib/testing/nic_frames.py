@@ -181,6 +181,16 @@ def use_queue_pairs(case: MeasuredCase, pairs: int, when: str) -> None:
     )
 
 
+def use_and_exchange(case: MeasuredCase, pairs: int, when: str) -> None:
+    """``ethtool -L eth0 combined N`` in the guest; check that these queue pairs carry packets then.
+
+    For a macvtap, of which the kernel does not report the attached queues.
+    """
+    used = case.guest.agent.set_queue_pairs(pairs)
+    case.expect_equal("pairs", used, pairs, f"queue pairs in use, of {pairs} that were requested", when=when)
+    exchange_packets(case, pairs, when)
+
+
 def exchange_packets(case: MeasuredCase, pairs: int, when: str) -> None:
     """Send test packets on many flows; check that none is lost and only the queue pairs in use carry packets.
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from cprlib.errors import UpdateFailed
 from cprlib.evidence.records import Role
+from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.nic_frames import exchange_packets, use_and_exchange
 from cprlib.update.exec_update import CopiedFds, ExecuteInstead
 from cprlib.update.mechanism import Mechanism, Mode
+from full_ring import UPDATE_MS, full_ring
 
-QUEUES = 2
+CONFIGURED, QUEUES = 4, 2
 NO_SUCH_FILE = "/nowhere/qemu-system-x86_64"
 FOLDER = "/etc"  # execvp(3) runs a file that is no program with the shell, which would end the guest
 NOT_PERMITTED = "Operation not permitted"  # strerror(EPERM)
@@ -81,3 +84,31 @@ class CprExec(LiveUpdateTest):
             for label in ("first-attempt", "second-attempt"):
                 expect_exec_refused(case, label, NOT_PERMITTED)
                 case.expect_answers(label)
+
+    def test_exec_keeps_packets_for_full_ring(self) -> None:
+        """Packets that wait for a full ring arrive after an update by exec, without vhost.
+
+        Patch 12 (tap: hand over the packet that a full ring keeps waiting).
+
+        :avocado: tags=patch:full-ring,patch:12,mechanism:cpr,mode:cpr-exec,vhost:off,queues:1
+        """
+        with self.given_guest(GuestSpec(mode=Mode.CPR_EXEC, role=Role.CHECKS)) as case:
+            case.compares_states = False  # reading them takes longer than a ring may stay full
+            with full_ring(case, "across-an-update", wait_ms=UPDATE_MS):
+                case.live_update(label="full-ring")
+
+    def test_exec_keeps_unused_queues_of_macvtap(self) -> None:
+        """On a macvtap, unused queue pairs stay disabled in an update by exec, and carry packets when they are used.
+
+        The guest uses 2 of 4 queue pairs, all 4 after the update, then 1. Patch 14 (tap: hand over which queues of a
+        macvtap are disabled).
+
+        :avocado: tags=patch:macvtap,patch:14,mechanism:cpr,mode:cpr-exec,vhost:on,queues:4
+        """
+        netdev = TapNetdev(queues=CONFIGURED, vhost=True, tap_source=TapSource.MACVTAP)
+        with self.given_guest(GuestSpec(mode=Mode.CPR_EXEC, netdevs=(netdev,), role=Role.CHECKS)) as case:
+            use_and_exchange(case, QUEUES, "before-update")
+            case.live_update(label="unused-queues")
+            exchange_packets(case, QUEUES, "after-update")
+            use_and_exchange(case, CONFIGURED, "after-update-more")
+            use_and_exchange(case, 1, "after-update-fewer")

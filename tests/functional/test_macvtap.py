@@ -8,7 +8,7 @@ from cprlib.qemu.vmstate import section_names
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.nic_frames import exchange_packets
+from cprlib.testing.nic_frames import exchange_packets, use_and_exchange
 from cprlib.update.saved_guest import save_guest
 from full_ring import fill_ring
 from host_operations import EVENT_S, REBOOTS, wait_booted
@@ -34,13 +34,13 @@ class Macvtap(LiveUpdateTest):
         """
         netdev = TapNetdev(queues=CONFIGURED, vhost=True, tap_source=TapSource.MACVTAP)
         with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
-            self._use(case, IN_USE, "before-update")
+            use_and_exchange(case, IN_USE, "before-update")
             case.live_update(label="first")
             exchange_packets(case, IN_USE, "after-update")
-            self._use(case, CONFIGURED, "after-update-more")
+            use_and_exchange(case, CONFIGURED, "after-update-more")
             case.live_update(label="second")
             exchange_packets(case, CONFIGURED, "after-second-update")
-            self._use(case, 1, "after-second-update-fewer")
+            use_and_exchange(case, 1, "after-second-update-fewer")
             self._expect_ordinary_migration_without_tap(case)
 
     def test_guest_reset_while_packet_waits_is_updated(self) -> None:
@@ -80,10 +80,3 @@ class Macvtap(LiveUpdateTest):
         case.expect_empty(
             "ordinary-migration-without-tap", sections, expected, "another QEMU does not know these sections"
         )
-
-    @staticmethod
-    def _use(case: MeasuredCase, pairs: int, when: str) -> None:
-        """``ethtool -L eth0 combined N`` in the guest; these queue pairs carry packets then."""
-        used = case.guest.agent.set_queue_pairs(pairs)
-        case.expect_equal("pairs", used, pairs, f"queue pairs in use, of {pairs} that were requested", when=when)
-        exchange_packets(case, pairs, when)

@@ -296,6 +296,15 @@ class Machine:
                 self.qmp.pass_descriptor(names[kind][-1], descriptor)
         return names["tap"], names["vhost"]
 
+    def reset(self) -> None:
+        """Reset the machine by QMP, and wait until it is. A QEMU of the suite has -no-reboot: change that before.
+
+        :raises DeadlineExceeded: it is not.
+        """
+        seen = len(self.qmp.events)
+        self.qmp.execute("system_reset")
+        self.qmp.wait_event("RESET", deadline=Deadline(10, f"the {self.name} to be reset", Awaited.QEMU), after=seen)
+
     def quit(self) -> int:
         """Quit QEMU by QMP and wait for its end.
 

@@ -320,6 +320,8 @@ class FaultInjection(UpdateHook):
                 self._command(source, *COMMANDS[action])
             case Action.UNPLUG:
                 self._command(source, "device_del", {"id": source.settings.nics[0].identifier})
+            case Action.RESET:
+                source.reset()
             case Action.HMP_CANCEL:
                 answer = source.qmp.execute("human-monitor-command", {"command-line": "migrate_cancel"})
                 self.refused = str(answer).strip()

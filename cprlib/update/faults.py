@@ -51,6 +51,7 @@ class Action(enum.StrEnum):
     CONTINUE = "cont"
     UNPLUG = "device_del of the NIC"
     PLUG = "device_add of a serial port"
+    RESET = "system_reset"
     NO_LISTENER = "no listener"
     NO_CPR_CHANNEL = "migrate without a cpr channel"
     CLOSE_CPR = "close the cpr channel"
@@ -289,6 +290,14 @@ LATE_COMMANDS = (
 )
 """Commands at the wrong time, and a source that dies after the guest has left it: the update succeeds."""
 
+RESETS = (
+    Fault(
+        *("reset-before-switchover", Phase.BEFORE_SWITCHOVER, Actor.MANAGEMENT, Action.RESET, Survivor.TARGET),
+        return_path=True,
+    ),
+)
+"""The source is reset during the update: the guest boots in the target."""
+
 FATAL = (
     Fault("source-killed-fds-sent", Phase.FDS_SENT, Actor.SOURCE, Action.KILL, Survivor.NEITHER),
     Fault("source-killed-fds-received", Phase.FDS_RECEIVED, Actor.SOURCE, Action.KILL, Survivor.NEITHER),
@@ -309,6 +318,7 @@ TABLES = (
     PAUSES,
     MISSING_RESOURCES,
     LATE_COMMANDS,
+    RESETS,
     FATAL,
 )
 

@@ -29,6 +29,10 @@ from cprlib.testing.nic_view import (
     read_nic_view,
     read_tap_view,
 )
+from cprlib.update.faults import faults_named
+from host_operations import REBOOTS, wait_booted
+from moment_updater import MomentUpdater
+from operated_guest import operated_guest
 
 CONFIGURED, IN_USE = 4, 2
 TOGGLE_MS = 30
@@ -84,6 +88,24 @@ class QueuePairsInUse(LiveUpdateTest):
         :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:4
         """
         self._update_with_unused_queues(vhost=True)
+
+    def test_source_reset_during_update(self) -> None:
+        """The guest boots in the target when the source is reset before it sends the device state, and uses all queues.
+
+        The reset of the NIC detaches all queues but the first in the kernel. The target has created its netdev by then,
+        and has to find it out before it runs the guest. Patch 7 (tap: postload fix for cpr).
+
+        :avocado: tags=patch:postload,patch:7,mechanism:cpr,vhost:off,queues:4
+        """
+        spec = GuestSpec(queues=CONFIGURED, arguments=REBOOTS, role=Role.CHECKS)
+        with (
+            self.given_guest(spec) as case,
+            operated_guest(case.guest, case.ports, CONFIGURED, MomentUpdater(case)) as guest,
+        ):
+            boot = guest.agent.identity().boot_id
+            case.inject_fault(*faults_named("reset-before-switchover"))
+            wait_booted(guest, boot)
+            exchange_packets(case, CONFIGURED, "after-boot")
 
     def test_queue_pairs_toggled_during_updates(self) -> None:
         """Two updates succeed while the guest switches between 1 and 4 queue pairs every 30 ms.

@@ -10,9 +10,10 @@ from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, QmpRefused
 from cprlib.process import describe_status
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.nic_state import vhost_started
+from cprlib.qemu.nic_state import differences, vhost_started
 from cprlib.qemu.trace_log import TraceLog, TraceRecord
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.nic_view import read_tap_view
 from cprlib.update.fault_injection import LOADING_BYTES
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import ENDED_STATES, query_migration, wait_migration
@@ -122,6 +123,23 @@ def _end_of(target: Machine) -> str:
         return f"gone with {describe_status(exited)}"
 
 
+def expect_reset_keeps_tap(case: MeasuredCase, name: str, target: Machine) -> None:
+    """Reset a target that has failed, whose NIC resets its backend: the tap belongs to the source.
+
+    :param name: begins the check's name.
+    """
+    before = read_tap_view(case.guest.topology, case.guest.machine)
+    target.qmp.execute("set-action", {"reboot": "reset"})
+    target.reset()
+    after = read_tap_view(case.guest.topology, case.guest.machine)
+    case.expect_empty(
+        f"{name}-reset-keeps-tap",
+        differences(before.facts(), after.facts()),
+        "the tap's queues, header and offloads are unchanged",
+        "a reset of a target that had failed changed the source's tap",
+    )
+
+
 def fail_main_channel(case: MeasuredCase, name: str, hook: UpdateHook, status: str, target_status: str = "") -> None:
     """Update a guest with a hook that lets the main channel fail: the source runs again, through its NIC.
 
@@ -137,7 +155,10 @@ def fail_main_channel(case: MeasuredCase, name: str, hook: UpdateHook, status: s
             wait_migration(source, *ENDED_STATES, seconds=CONNECT_S)
         resumed = case.resumed_state()
         if target_status:
-            case.expect_equal(f"{name}-failed", _end_of(update.target), target_status, "the target's migration")
+            ended = _end_of(update.target)
+            case.expect_equal(f"{name}-failed", ended, target_status, "the target's migration")
+            if ended == target_status:
+                expect_reset_keeps_tap(case, name, update.target)
         migration = query_migration(source)
         state = {"migration": migration.status, "source": resumed}
         expected = {"migration": status, "source": "running"}

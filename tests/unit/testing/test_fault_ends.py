@@ -122,6 +122,7 @@ def test_a_target_that_stays_gets_time_to_fail(
     for module in (outcome, main_channel_faults):
         monkeypatch.setattr(module, "query_migration", query)
     monkeypatch.setattr(main_channel_faults, "vhost_started", lambda _: True)
+    monkeypatch.setattr(main_channel_faults, "expect_reset_keeps_tap", lambda *_: None)
     case = cast(Any, GuestCase(tmp_path, CaseEvidence("x", Mechanism.CPR, updates=1)))
     case.expect_answers = lambda _: None
     source, target = (

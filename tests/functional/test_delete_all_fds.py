@@ -53,6 +53,30 @@ class DeleteAllFds(LiveUpdateTest):
             self._before_third(case, nics)
             self._update(case, "third", first)
 
+    def test_target_without_a_netdev_can_have_another_one(self) -> None:
+        """A target that lacks a netdev of the source can add another one under its id, and is updated with that.
+
+        The target has received the descriptors of the netdev that it lacks. They must neither be sent again as those of
+        the new one nor stay open. Patch 8 (tap: cpr fixes).
+
+        :avocado: tags=patch:cpr-fixes,patch:8,patch:delete-all-fds,patch:4,mechanism:cpr,vhost:off,queues:1
+        """
+        first, lacking = TapNetdev(), TapNetdev("lacking", "tap1", queues=2, cpr=True)
+        with self.given_guest(GuestSpec(netdevs=(first,), role=Role.CHECKS)) as case:
+            for number in (1, 2):
+                case.guest.topology.add_tap(f"tap{number}", queues=3 - number)
+            settings = case.guest.machine.settings
+            case.guest.machine.plug(lacking)
+            case.live_update(label="target-lacks-netdev", target=settings)
+            machine = case.guest.machine
+            with case.qemu_step():
+                machine.plug(replace(lacking, interface="tap2", queues=1))
+            open_taps = {row.interface for row in read_table(machine.pid).of_kind("tap")}
+            meaning = "interfaces of the taps that the target has open"
+            case.expect_equal("taps-of-present-netdevs", open_taps, {"tap0", "tap2"}, meaning)
+            case.live_update(label="with-another-netdev", target=machine.settings)
+            case.expect_answers("with-another-netdev", [first])
+
     def test_packet_waits_in_replaced_netdev(self) -> None:
         """An update succeeds while a packet waits in a netdev that replaced another one under its NIC.
 

@@ -150,18 +150,19 @@ class GuestCase(CaseChecks):
         self.expect_same_state(state, StatePair.UPDATE, name, label or f"update {len(self._notes)}")
         return update
 
-    def inject_fault(self, fault: Fault, *, name: str = "") -> FaultResult:
+    def inject_fault(self, fault: Fault, *, name: str = "", hooks: Sequence[UpdateHook] = ()) -> FaultResult:
         """Update the guest with a fault, record it, and check that the fault was reached.
 
         A source that has to survive must have its run state again, unless the update completed without its fault.
 
         :param name: of this fault in the case; its own when empty.
+        :param hooks: further ones of the update.
         :raises DeadlineExceeded: the update did not end.
         :raises UpdateFailed: it failed although the target had to get the guest.
         """
         fault = replace(fault, name=name or fault.name)
         try:
-            result = inject_fault(self.guest, fault)
+            result = inject_fault(self.guest, fault, hooks)
         except CprlibError as error:
             self.add_fault(FaultRecord(fault, error=error.one_line()))
             raise

@@ -298,6 +298,14 @@ RESETS = (
 )
 """The source is reset during the update: the guest boots in the target."""
 
+EARLY_QUITS = (
+    Fault(
+        *("source-quits-unanswered", Phase.SOURCE_QUITS, Actor.SOURCE, Action.NOTHING, Survivor.TARGET),
+        return_path=True,
+    ),
+)
+"""The source quits when the target runs the guest, and does not know that: see hook ``HoldAnswers``."""
+
 FATAL = (
     Fault("source-killed-fds-sent", Phase.FDS_SENT, Actor.SOURCE, Action.KILL, Survivor.NEITHER),
     Fault("source-killed-fds-received", Phase.FDS_RECEIVED, Actor.SOURCE, Action.KILL, Survivor.NEITHER),
@@ -319,6 +327,7 @@ TABLES = (
     MISSING_RESOURCES,
     LATE_COMMANDS,
     RESETS,
+    EARLY_QUITS,
     FATAL,
 )
 

@@ -89,6 +89,14 @@ class RecordMainChannel(UpdateHook):
         return bytes(self._proxy.recorded) if self._proxy else b""
 
 
+class HoldAnswers(UpdateHook):
+    """With a return path, the target's answers do not reach the source, which never learns that the target runs."""
+
+    def before_target(self, update: LiveUpdate) -> None:
+        update.capabilities["return-path"] = True
+        update.hold_channel("main", Hold.WHEN_CONNECTED, hold_answers=True).release()
+
+
 @dataclass(frozen=True, slots=True)
 class SentFd:
     """One descriptor of the CPR state.

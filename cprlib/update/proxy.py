@@ -70,6 +70,7 @@ class ChannelProxy:
     :param outlive_source: deliver what the source has sent even if the source has closed the channel meanwhile, as a
         socket does.
     :param record: keep what the source sends after the release, in :attr:`recorded`.
+    :param hold_answers: never relay what the target sends.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ChannelProxy:
         forward_held: bool = False,
         outlive_source: bool = False,
         record: bool = False,
+        hold_answers: bool = False,
     ) -> None:
         self.name = f"cprlib-{secrets.token_hex(8)}-proxy"
         self.byte_count = 0  # read from the source so far
@@ -91,6 +93,7 @@ class ChannelProxy:
         self._forward_held = forward_held
         self._outlive_source = outlive_source
         self._record = record
+        self._hold_answers = hold_answers
         self.recorded = bytearray()
         self._messages: list[Message] = []
         self._end_after = False
@@ -277,7 +280,7 @@ class ChannelProxy:
                 return
 
     def _relay_both_ways(self, source: socket.socket, target: socket.socket) -> None:
-        other = {source: target, target: source}
+        other = {source: target} if self._hold_answers else {source: target, target: source}
         while ready := self._readable(*other):
             for connection in ready:
                 message = receive(connection)

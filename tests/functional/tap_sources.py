@@ -22,7 +22,7 @@ from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VhostOption
 from cprlib.testing.equivalence import wait_filters_settled
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.faults import faults_named
-from cprlib.update.hooks import RecordMainChannel
+from cprlib.update.hooks import HoldAnswers, RecordMainChannel
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 
 NO_REASON = "could not be initialized"  # net_client_init1() (net/net.c), for a netdev that has set no error
@@ -129,6 +129,8 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
         case.inconclusive("answers-before", expected, f"none over {', '.join(silent)}")
         return
     wait_filters_settled(machine)
+    if not plugged:
+        expect_nothing_run_by_early_quit(case, programs)
     recorded = list[RecordMainChannel]()
     for label, fd_syntax in (("minus-one", FdSyntax.MINUS_ONE), ("left-out", FdSyntax.LEFT_OUT)):
         settings = case.guest.machine.settings
@@ -255,6 +257,16 @@ def expect_nothing_run_by_paused_target(case: MeasuredCase, programs: Programs) 
     meaning = f"{refusal or 'the update completed'}, and the target ended: programs that ran meanwhile"
     case.expect_equal("paused-target-runs-nothing", ran, (), meaning)
     case.expect_answers("after-paused-target")
+
+
+def expect_nothing_run_by_early_quit(case: MeasuredCase, programs: Programs) -> None:
+    """A source that quits when the target runs the guest, before it knows that, leaves the interfaces to the target."""
+    before = programs.runs()
+    result = case.inject_fault(*faults_named("source-quits-unanswered"), hooks=[HoldAnswers()])
+    ran = programs.runs()[len(before) :]
+    meaning = f"programs that ran when the source quit ({result.not_reached or 'its migration had not completed'})"
+    case.expect_equal("source-that-quits-early-runs-nothing", ran, (), meaning)
+    case.expect_answers("after-early-quit")
 
 
 def expect_down_script_runs(case: MeasuredCase, programs: Programs, unnamed: Sequence[str]) -> str:

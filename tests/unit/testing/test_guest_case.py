@@ -182,7 +182,7 @@ def test_a_fault_is_recorded_with_its_checks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], checks: dict[str, Outcome]
 ) -> None:
     seen = replace(fault_result("cpr-garbage"), **changes)  # type: ignore[arg-type]
-    monkeypatch.setattr("cprlib.testing.guest_case.inject_fault", lambda _, fault: replace(seen, fault=fault))
+    monkeypatch.setattr("cprlib.testing.guest_case.inject_fault", lambda _, fault, __: replace(seen, fault=fault))
     case = guest_case(tmp_path, lambda: None)
     case.inject_fault(*faults_named("cpr-garbage"), name="again")
     assert {check.name: check.outcome for check in case.evidence.checks} == checks

@@ -307,6 +307,22 @@ def test_a_recording_proxy_relays_at_once_and_keeps_what_the_source_sent() -> No
         assert bytes(proxy.recorded) == b"state" + b" of devices" * 20_000
 
 
+def test_a_proxy_that_holds_answers_relays_what_the_source_sends() -> None:
+    with target() as (name, listener), ChannelProxy(HERE, name, Hold.WHEN_CONNECTED, hold_answers=True) as proxy:
+        proxy.release()
+        with source(proxy) as sender:
+            sender.sendall(b"state")
+            with listener.accept()[0] as receiver:
+                receiver.settimeout(10)
+                assert receiver.recv(100) == b"state"
+                receiver.sendall(b"reply")
+                sender.sendall(b"more")
+                assert receiver.recv(100) == b"more"
+                sender.settimeout(0.2)
+                with pytest.raises(TimeoutError):
+                    sender.recv(100)
+
+
 def test_a_proxy_that_cannot_listen_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EADDRINUSE, "Address already in use")

@@ -196,7 +196,9 @@ class TapNetdev:
         if self.fd_syntax is FdSyntax.MINUS_ONE:
             minus_one = ["-1"] * self.queues
             return self.options(minus_one if self.tap_passed else (), minus_one if self.vhost_passed else ())
-        options: dict[str, object] = {"type": "tap", "id": self.identifier, "script": "no", "downscript": "no"}
+        options: dict[str, object] = {"type": "tap", "id": self.identifier}
+        if not (self.tap_passed or self.helper):  # QEMU has default scripts for a tap that it opens
+            options |= {"script": "no", "downscript": "no"}
         vhost = self._vhost_member() or {"vhost": True}  # no descriptor is named that would ask for it
         options |= vhost | {"cpr": bool(self.cpr)}
         return options | ({"queues": self.queues} if self.queues > 1 else {})

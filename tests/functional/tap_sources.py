@@ -25,7 +25,9 @@ from cprlib.update.faults import faults_named
 from cprlib.update.hooks import HoldAnswers, RecordMainChannel
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 
+NO_TAP = "TUNGETIFF"  # of a descriptor that is no tap
 NO_REASON = "could not be initialized"  # net_client_init1() (net/net.c), for a netdev that has set no error
+FAILED_SCRIPT = "network script"  # launch_script(), net/tap.c
 HELPER = Path(__file__).with_name("bridge_helper.py")
 
 
@@ -97,6 +99,7 @@ def taps_from_every_source(programs: Programs) -> tuple[TapNetdev, ...]:
         ),
         TapNetdev("helper", "tap7", vhost=True, tap_source=TapSource.HELPER, helper=programs.helper("tap7")),
         TapNetdev("ifname-vhostfd", "tap8", vhost=True, vhost_passed=True),
+        TapNetdev("pair", "tap9", queues=2),
         TapNetdev("unnamed", tap_source=TapSource.UNNAMED, script=up, down_script=down),
         TapNetdev("pattern", "numbered", tap_source=TapSource.PATTERN, script=up, down_script=down),
     )
@@ -200,6 +203,7 @@ class PlugUnfit(UpdateHook):
             other = f"vhost={'off' if netdev.vhost else 'on'}"
             refused = f"refused as {other}" if other in error.happened else "refused"
             reason = " without a reason" if NO_REASON in error.happened else ""
+            reason += " as a descriptor of another kind" if NO_TAP in error.happened else ""
             stale = " for a descriptor that it had closed" if os.strerror(errno.EBADF) in error.happened else ""
             return f"{refused}{reason}{stale}, {'all' if closed == sent else closed} closed"
         return "accepted"
@@ -216,6 +220,9 @@ def expect_unfit_netdevs_refused(case: MeasuredCase) -> None:
     chosen = ("onefd", "fds", "helper", "scripts")
     sent = [replace(item, fd_syntax=FdSyntax.MINUS_ONE) for item in source.settings.netdevs]
     unfit = [replace(item, vhost=not item.vhost, vhost_passed=False) for item in sent if item.identifier in chosen]
+    # as many descriptors as were sent, of other kinds
+    unfit += [replace(item, queues=2 * item.queues, vhost=False) for item in sent if item.identifier == "net0"]
+    unfit += [replace(item, queues=1, vhost=True) for item in sent if item.identifier == "pair"]
     own = [replace(item, cpr=False) for item in sent if item.identifier == "ifname-vhostfd"]
     hook = PlugUnfit([*unfit, *own], sent)
     with contextlib.ExitStack() as stack:
@@ -304,7 +311,14 @@ def expect_programs(
         ", ".join(runs) or "none",
         f"programs run after two updates: {', '.join(runs)}",
     )
-    case.guest.machine.quit()
+    machine = case.guest.machine
+    machine.quit()
+    case.expect_empty(
+        "no-default-down-script",
+        [line for line in machine.messages.splitlines() if FAILED_SCRIPT in line],
+        "no default down script for a tap that QEMU did not open, also where the target's options name no descriptor",
+        "QEMU ran its default down script, which does not exist",
+    )
     case.expect_equal(
         "down-script-in-the-end",
         sorted(programs.runs()[len(runs) :]),

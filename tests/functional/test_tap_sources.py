@@ -14,7 +14,7 @@ class TapSources(LiveUpdateTest):
     def test_every_tap_source_is_updated_on_command_line(self) -> None:
         """Taps from every source are updated on the command line: the same files, no program run again.
 
-        ``ifname`` (1, 4 and 9 queues, with ``vhostfd``), ``fd``, ``fds``, ``vhostfd``, ``vhostfds``, ``helper``, and
+        ``ifname`` (1, 2, 4 and 9 queues, with ``vhostfd``), ``fd``, ``fds``, ``vhostfd``, ``vhostfds``, ``helper``, and
         taps that the kernel names. Two updates: one in which the target is given ``fd=-1`` and the like, one in which
         it is not. The up script and the helper run once, the down script when the last target ends, and not when one
         fails or ends before the guest runs in it; those that the kernel named are gone then.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import errno
+import math
 import re
 import socket
 import time
@@ -44,6 +45,7 @@ SETTLED_S = 0.5  # without an announcement: the longest time between two of QEMU
 WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
 # for fill_ring(): how long the guest leaves its rings full, in ms; a part of it, in s, in which they fill up
 FILLED_MS, FILL_S = 9000, 6.0
+FULL_S = 0.5  # a ring that is full for so long stays so: the driver, which takes 64 packets at a time, waits
 LONGEST_MS = 60000  # that the guest's agent accepts
 SENDERS, PACKET, BURST = 24, 64, 20  # sockets, some of which have a flow of each queue; bytes; packets of each
 
@@ -93,13 +95,16 @@ def fill_ring(case: MeasuredCase, pair: int) -> None:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(connected_to_reflector(case)) for _ in range(SENDERS)]
 
+        full_since = math.inf
+
         def was_full() -> bool:
-            buffers = receive_buffers(qmp, pair)
+            nonlocal full_since
+            full_since = math.inf if receive_buffers(qmp, pair) else min(full_since, time.monotonic())
             for opened in sockets:
                 with contextlib.suppress(BlockingIOError):
                     for _ in range(BURST):
                         opened.send(bytes(PACKET), socket.MSG_DONTWAIT)
-            return not buffers
+            return time.monotonic() - full_since >= FULL_S
 
         with contextlib.suppress(DeadlineExceeded):  # required below
             Deadline(FILL_S, "a full ring", Awaited.GUEST).poll(was_full, 0.01)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.generated_mutants import GeneratedMutant, MutantSet
+from cprlib.build.series import find_series
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.mutation.generated import (
     ChosenMutants,
@@ -94,6 +95,11 @@ def test_entries_of_the_project_can_be_read(tmp_path: Path) -> None:
         load_equivalent(bad)
     with pytest.raises(UsageError, match=r"missing\.toml.*; see the comments"):
         load_equivalent(tmp_path / "missing.toml")
+
+
+def test_entries_of_the_project_name_functions_of_the_series() -> None:
+    text = "".join(patch.read_text(encoding="utf-8") for patch in find_series("10.0").patches)
+    assert [item.function for item in load_equivalent() if f"{item.function}(" not in text] == []
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def with_traffic(
     """
     # a control run has no control run before it: only its own counters are checked
     own = evidence.role is Role.CONTROL_RUN
-    validity = check_instrument(result) if own else check_measurement(result, control_run)
+    validity = check_instrument(result) if own else check_measurement(result, control_run, queue_length)
     outcome = Outcome.PASS if validity.conclusive else Outcome.INCONCLUSIVE
     check = Check(INSTRUMENT_CHECK, outcome, "no problem", "; ".join(validity.problems) or "no problem")
     flows = tuple(

@@ -10,8 +10,8 @@ from cprlib.traffic.result import TrafficResult
 
 PACING_P99_LIMIT_NS = 20_000_000  # above it a gap in the answers may be the sender's own
 LONGEST_STANDSTILL = 0.05  # share of an interruption; a machine whose control run has a longer gap may be its cause
-LARGEST_UNANSWERED_SHARE = 0.25  # of a control run's packets at its last send; more is a guest that is too slow
-STALL_S = 0.5  # of a busy machine at the last send of a control run; a queue of 5,000 packets has room for it
+LARGEST_BACKLOG = 0.25  # of the tap queues: what may wait at the end of a measured run because the guest is slow
+STALL_S = 0.25  # of a busy machine at the last send of a control run
 TUN_FLOW_EXPIRE_MS = 3000.0  # drivers/net/tun.c: a flow without answers may take another queue, and be reordered
 LEAST_CONTROL_SHARE = 0.5  # of a measured run's packets: a shorter control run proves nothing about it
 
@@ -57,15 +57,13 @@ def capture_problems(result: TrafficResult) -> list[str]:
     return problems
 
 
-def capacity_problems(result: TrafficResult, *, stall_s: float = 0.0) -> list[str]:
+def capacity_problems(result: TrafficResult, limit: float) -> list[str]:
     """A guest that cannot answer at the rate: nothing is lost while its queue has room, then the queue overflows.
 
-    Only what is unanswered at the last send counts, so not a stall that has ended.
-
-    :param stall_s: a stall at the last send that is no problem, seconds.
+    :param limit: packets that may be unanswered at the last send; a stall that has ended before does not count.
     """
     sent, unanswered, rate = result.sent, result.unanswered_at_the_end, result.settings.rate
-    if unanswered <= max(LARGEST_UNANSWERED_SHARE * sent, rate * stall_s):
+    if unanswered <= limit:
         return []
     return [f"the guest answered {rate * (sent - unanswered) / sent:,.0f} of {rate:,.0f} packets/s: lower the rate"]
 
@@ -132,7 +130,6 @@ class ControlRun:
     def problems(self) -> tuple[str, ...]:
         """Why a measurement after this control run is inconclusive; empty when it is not."""
         found = [problem for result in self._all for problem in check_instrument(result).problems]
-        found += [problem for result in self.results for problem in capacity_problems(result, stall_s=STALL_S)]
         for what, count in (
             ("lost", self.lost),
             ("damaged", self.damaged),
@@ -148,15 +145,21 @@ def _packets(counts: Iterable[PerDirection]) -> int:
     return sum((count.forward or 0) + (count.return_ or 0) for count in counts)
 
 
-def check_measurement(result: TrafficResult, control_run: ControlRun | None) -> Validity:
+def check_measurement(result: TrafficResult, control_run: ControlRun | None, queue_length: int) -> Validity:
     """Check a measured run: its own instrument, and the control run before it.
 
-    The control run must be at least as fast and about as long as the measured run.
+    The control run must be at least as fast and about as long as the measured run, and the guest fast enough for it.
+
+    :param queue_length: packets that a tap queue holds.
     """
     own = check_instrument(result)
     if control_run is None:
         return Validity((*own.problems, "there was no control run"), own.notes)
     problems = [*own.problems, *control_run.problems]
+    room = LARGEST_BACKLOG * queue_length * len(result.flows)
+    for run in control_run.results:
+        limit = max(STALL_S * run.settings.rate, room * run.sent / result.sent)
+        problems += [f"control run: {problem}" for problem in capacity_problems(run, limit)]
     if control_run.rate < result.settings.rate:
         problems.append(
             f"the control run had {control_run.rate:g} packets/s, the measured run {result.settings.rate:g} packets/s"

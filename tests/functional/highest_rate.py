@@ -16,6 +16,7 @@ from cprlib.traffic.session import TrafficSession
 LEAST_PACKETS, LEAST_S = 500, 0.7  # of one run
 LINGER_S = 1.0  # a search ends with trials that lose packets, which accuse no QEMU
 SENT_S = 30.0
+LARGEST_UNANSWERED_SHARE = 0.25  # of a trial's packets at its last send; more is a guest that is too slow
 LEAST_SENT_SHARE = 0.9  # of a rate: below it the rate was not tried
 
 
@@ -39,7 +40,10 @@ class RateTrial:
         A rate is valid when it was reached and answered, without loss and without a problem of the instrument.
         """
         sender, rate = result.instrument.sender, result.settings.rate
-        reasons = [*check_instrument(result).problems, *capacity_problems(result)]
+        reasons = [
+            *check_instrument(result).problems,
+            *capacity_problems(result, LARGEST_UNANSWERED_SHARE * result.sent),
+        ]
         if result.lost:
             reasons.append(f"{result.lost} of {result.sent} packets lost")
         if sender.first_ns is not None and sender.last_ns is not None and sender.last_ns > sender.first_ns:

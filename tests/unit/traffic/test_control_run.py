@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cprlib.traffic.control_run import ControlRun, check_instrument
+from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
 from cprlib.traffic.result import TrafficResult
 from highest_rate import RateTrial
 
@@ -28,14 +28,20 @@ def slow_guest(capacity: float) -> TrafficResult:
     return result_with_delays([round(number * PERIOD * (1 / capacity - 1)) + PERIOD for number in range(PACKETS)])
 
 
+def problems_of(result: TrafficResult, *, queue_length: int = PACKETS) -> tuple[str, ...]:
+    """Of a measured run that is like its control run."""
+    return check_measurement(result, ControlRun((result,)), queue_length).problems
+
+
 @pytest.mark.parametrize(("capacity", "share"), [(0.5, 500), (0.7, 700)])
 def test_a_guest_below_the_rate_is_a_problem_although_it_loses_nothing(capacity: float, share: int) -> None:
     result = slow_guest(capacity)
     assert result.lost == 0
-    (problem,) = ControlRun((result,)).problems
+    (problem,) = problems_of(result)
     answered = int(problem.split("the guest answered ")[1].split()[0])
     assert answered == pytest.approx(share, abs=10)
     assert problem.endswith("of 1,000 packets/s: lower the rate")
+    assert problems_of(result, queue_length=3 * PACKETS) == ()  # what waits has room
     assert not RateTrial.of(result).carried
 
 
@@ -44,7 +50,7 @@ def test_a_stall_that_ended_before_the_last_packet_is_none(end: int) -> None:
     stall = range(end - 180, end)
     held = [(end - number + 1) * PERIOD if number in stall else PERIOD for number in range(PACKETS)]
     result = result_with_delays(held)
-    assert ControlRun((result,)).problems == ()
+    assert problems_of(result) == ()
     assert RateTrial.of(result).carried
 
 
@@ -64,9 +70,9 @@ def test_what_a_later_run_shows_is_not_the_machines() -> None:
         control_run = ControlRun((before,), later)
         assert control_run.floor_ms == before.interruption.return_.high_ms
         assert control_run.sent == 2 * PACKETS
-        assert control_run.problems == ()
+        assert check_measurement(before, control_run, PACKETS).problems == ()
 
 
 def test_a_guest_that_carries_the_rate_is_none() -> None:
-    assert ControlRun((slow_guest(1.0),)).problems == ()
+    assert problems_of(slow_guest(1.0)) == ()
     assert RateTrial.of(slow_guest(0.99)).carried

@@ -105,11 +105,11 @@ def test_a_run_faster_than_its_control_run_is_inconclusive() -> None:
         slow, _ = stream_at(pair, 1000, FLOW)
         fast, _ = stream_at(pair, 2000, flows_between(count=1, first_port=20100)[0])
     assert (
-        check_measurement(slow, ControlRun((fast,))).problems
-        == check_measurement(slow, ControlRun((slow,))).problems
+        check_measurement(slow, ControlRun((fast,)), 5000).problems
+        == check_measurement(slow, ControlRun((slow,)), 5000).problems
         == ()
     )
-    problems = check_measurement(fast, ControlRun((slow,))).problems
+    problems = check_measurement(fast, ControlRun((slow,)), 5000).problems
     assert problems == ("the control run had 1000 packets/s, the measured run 2000 packets/s",)
 
 

@@ -54,8 +54,8 @@ def test_a_good_path_loses_nothing_and_the_measurement_is_valid() -> None:
     assert (result.duplicates.forward, result.duplicates.return_) == (0, 0)
     assert (result.reordered.forward, result.reordered.return_) == (0, 0)
     assert check_instrument(result).problems == ()
-    assert check_measurement(result, ControlRun((result,))).conclusive
-    assert not check_measurement(result, None).conclusive
+    assert check_measurement(result, ControlRun((result,)), 5000).conclusive
+    assert not check_measurement(result, None, 5000).conclusive
     clock = result.instrument.clock
     assert clock is not None
     assert len(clock.segments) == 1

@@ -54,6 +54,12 @@ def failing_migration(case: MeasuredCase) -> Iterator[None]:
         proxy.cut()
         wait_migration(machine, "failed")
 
+        def cleaned_up() -> bool:
+            return all(instance["type"] != "migration" for instance in machine.qmp.execute("query-yank"))
+
+        # dirty logging ends with its bottom half, after the status: migration_cleanup(), migration/migration.c
+        Deadline(END_S, "the failed migration to be cleaned up", Awaited.QEMU).poll(cleaned_up, 0.01)
+
 
 def check_source_released(case: MeasuredCase, proxy: ChannelProxy, source: Machine) -> None:
     """The proxy holds the descriptors: the source must have stopped its guest and released vhost."""

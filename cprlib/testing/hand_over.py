@@ -20,7 +20,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import flows_between
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S, Probes
 from cprlib.update.events import Step
-from cprlib.update.outcome import END_S, wait_migration
+from cprlib.update.outcome import END_S, has_yank_instance, wait_migration
 from cprlib.update.proxy import ChannelProxy
 from cprlib.update.results import UpdateResult
 
@@ -53,12 +53,9 @@ def failing_migration(case: MeasuredCase) -> Iterator[None]:
         yield
         proxy.cut()
         wait_migration(machine, "failed")
-
-        def cleaned_up() -> bool:
-            return all(instance["type"] != "migration" for instance in machine.qmp.execute("query-yank"))
-
-        # dirty logging ends with its bottom half, after the status: migration_cleanup(), migration/migration.c
-        Deadline(END_S, "the failed migration to be cleaned up", Awaited.QEMU).poll(cleaned_up, 0.01)
+        # dirty logging ends in a bottom half, after the status
+        closed = Deadline(END_S, "the failed migration to be cleaned up", Awaited.QEMU)
+        closed.poll(lambda: not has_yank_instance(machine), 0.01)
 
 
 def check_source_released(case: MeasuredCase, proxy: ChannelProxy, source: Machine) -> None:

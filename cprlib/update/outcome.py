@@ -64,6 +64,14 @@ def query_migration(machine: Machine) -> Migration:
     return Migration(str(answer.get("status", "none")), str(answer.get("error-desc", "")))
 
 
+def has_yank_instance(machine: Machine) -> bool:
+    """Whether a migration has its yank instance: from the connection of its main channel to the end of its cleanup.
+
+    migration_cleanup() (migration/migration.c) removes it last, after query-migrate has the status of the end.
+    """
+    return any(instance["type"] == "migration" for instance in machine.qmp.execute("query-yank"))
+
+
 def wait_migration(machine: Machine, *statuses: str, seconds: float = END_S) -> Migration:
     """Wait until the migration of a source or a target has one of these statuses (QAPI MigrationStatus).
 

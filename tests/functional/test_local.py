@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
 from cprlib.errors import NotSupported, SkipWord
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
 from cprlib.qemu.command_line import WAIT_FOR_CONT, MigrationChannels
 from cprlib.qemu.facts import LocalNames
-from cprlib.qemu.machine import Machine
-from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -21,6 +17,7 @@ from cprlib.update.faults import faults_named
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import wait_migration
 from failed_update import failed_updates
+from qemu_without_nic import qemu_without_nic
 from tap_sources import Programs
 
 CPR_FAULTS = (
@@ -88,16 +85,6 @@ class LocalParameter(LiveUpdateTest):
             hand_over(case, names, programs)
 
 
-@contextlib.contextmanager
-def _not_started(case: MeasuredCase, name: str, *arguments: str) -> Iterator[Machine]:
-    """A QEMU with no NIC of the suite, whose guest is not started."""
-    guest = case.guest.machine
-    settings = replace(guest.settings, netdevs=(), nics=(), plugged=False, extra=(WAIT_FOR_CONT, *arguments))
-    with start_machine(name, settings, case.folder, guest.namespace) as machine:
-        machine.wait_ready()
-        yield machine
-
-
 def _tap(names: LocalNames, **options: object) -> Mapping[str, object]:
     """A netdev that may be handed over."""
     return {"type": "tap", "id": "local0", "script": "no", "downscript": "no", names.netdev: True, **options}
@@ -107,7 +94,7 @@ def replace_under_nic(case: MeasuredCase, names: LocalNames) -> None:
     """A netdev of the command line is removed while its NIC keeps it, and another one gets its id."""
     netdev = json.dumps(_tap(names, ifname="local1"))
     arguments = ("-netdev", netdev, "-device", "virtio-net-pci,netdev=local0")
-    with _not_started(case, "with-local-netdev", *arguments) as machine:
+    with qemu_without_nic(case, "with-local-netdev", WAIT_FOR_CONT, *arguments) as machine:
         machine.qmp.execute("netdev_del", {"id": "local0"})
         machine.qmp.execute("netdev_add", _tap(names, ifname="local2"))
         case.expect_equal("netdev-replaced", machine.status(), "prelaunch", "the QEMU with the replaced netdev")
@@ -118,8 +105,8 @@ def hand_over(case: MeasuredCase, names: LocalNames, programs: Programs) -> None
     channels, down = MigrationChannels.fresh().descriptions()[:1], programs.script("down")
     arguments = ("-netdev", json.dumps(_tap(names, ifname="local3", downscript=down)))
     with (
-        _not_started(case, "local-source", *arguments) as source,
-        _not_started(case, "local-target", "-incoming", "defer") as target,
+        qemu_without_nic(case, "local-source", WAIT_FOR_CONT, *arguments) as source,
+        qemu_without_nic(case, "local-target", WAIT_FOR_CONT, "-incoming", "defer") as target,
     ):
         for machine in (source, target):
             machine.qmp.execute("migrate-set-parameters", {names.parameter: True})

@@ -12,12 +12,12 @@ from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 from cprlib.linux.supervised_calls import CLOSE, SupervisedCalls, SystemCall
 from cprlib.qemu.command_line import MEMORY
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.words import listed
 from netdev_refusals import NO_VHOST, File, attempts, helper_failures, refusals
+from qemu_without_nic import qemu_without_nic
 from refusal_tester import MEANINGS, RefusalTester, changes, takes_path_descriptors
 from tap_sources import Programs
 
@@ -152,17 +152,15 @@ def expect_no_worse_with_cpr(case: MeasuredCase, programs: Programs, first: int)
 
 def expect_refused_with_hub(case: MeasuredCase) -> None:
     """A QEMU whose tap is on a hub (``-net``), which cannot be updated, is refused with the reason."""
-    machine, said = case.guest.machine, dict[str, str]()
+    said = dict[str, str]()
     because = "cannot be used with hubs"
     for option in ("cpr=on", "queues=2"):
         arguments = ("-net", f"tap,ifname=hub0,script=no,downscript=no,{option}")
-        settings = replace(machine.settings, netdevs=(), nics=(), extra=arguments)
-        with start_machine("with-hub", settings, case.folder, machine.namespace) as refused:
-            try:
-                refused.wait_ready()
+        try:
+            with qemu_without_nic(case, "with-hub", *arguments):
                 said[option] = "accepted"
-            except QemuFailed as error:
-                said[option] = because if because in error.happened else error.happened
+        except QemuFailed as error:
+            said[option] = because if because in error.happened else error.happened
     expected = dict.fromkeys(said, because)
     case.expect_equal("refused-with-hub", said, expected, "a tap on a hub was not refused with the reason")
 

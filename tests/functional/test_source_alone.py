@@ -8,7 +8,6 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, QmpRefused
@@ -16,14 +15,14 @@ from cprlib.evidence.records import Role
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.start import start_machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.update.outcome import ENDED_STATES, FINISHING, query_migration, wait_migration
+from cprlib.update.outcome import ENDED_STATES, FINISHING, has_yank_instance, query_migration, wait_migration
 from cprlib.update.proxy import ChannelProxy, Hold
+from qemu_without_nic import qemu_without_nic
 
-STEP_S, READ_BYTES, TICK_S = 10.0, 65536, 0.05
+STEP_S, READ_BYTES = 10.0, 65536
 SLOW = {"max-bandwidth": 65536, "max-postcopy-bandwidth": 65536}  # bytes/s: the migration does not end by itself
 PONG = struct.pack(">HHI", 2, 4, 0x42)  # MIG_RP_MSG_PONG, QEMU_VM_PING_PACKAGED_LOADED: 10.2 waits for it
 SINGLE_STEP, DETACH = b"$s#73", b"$D#44"  # GDB remote serial protocol
@@ -51,11 +50,8 @@ class SourceAlone(LiveUpdateTest):
 
 @contextlib.contextmanager
 def _alone(case: MeasuredCase, name: str) -> Iterator[Machine]:
-    """A QEMU without a NIC."""
-    guest = case.guest.machine
-    settings = replace(guest.settings, netdevs=(), nics=(), extra=())
-    with start_machine(name, settings, case.folder, guest.namespace) as machine:
-        machine.wait_ready()
+    """A QEMU without a NIC, whose guest runs."""
+    with qemu_without_nic(case, name) as machine:
         machine.set_capabilities({"events": True})
         machine.wait_status("running", seconds=STEP_S)
         yield machine
@@ -83,7 +79,7 @@ def cancel_while_connecting(case: MeasuredCase, machine: Machine) -> None:
         cpr.wait_held(Deadline(STEP_S, "the CPR state", Awaited.QEMU))
         cpr.cut()
         connecting = Deadline(STEP_S, "the source to connect its main channel", Awaited.QEMU)
-        connecting.poll(lambda: machine.qmp.execute("query-yank"), 0.02)
+        connecting.poll(lambda: has_yank_instance(machine), 0.02)
         machine.qmp.execute("migrate_cancel")
         machine.wait_status("running", seconds=STEP_S)
         refusal = _migrate(machine, MigrationChannels(other.name, main.name))

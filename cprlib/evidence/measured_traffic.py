@@ -135,16 +135,14 @@ def after_update_check(result: TrafficResult, control_run: ControlRun | None, qu
     """
     name, expected = "traffic-intact-afterwards", f"each of {result.sent} packets answered once, in order"
     seen = _disturbances(result)
-    if not any(seen.values()):
+    if not seen:
         return Check(name, Outcome.PASS, expected, "no packet lost, damaged, duplicated or reordered")
-    observed = ", ".join(f"{count} {what}" for what, count in seen.items() if count)
+    observed = _shown(seen)
     validity = check_instrument(result)
     if not validity.conclusive:
         return Check(name, Outcome.INCONCLUSIVE, expected, "; ".join(validity.problems))
-    before: Counter[str] = Counter()
-    for each in control_run.results if control_run else ():
-        before.update(_disturbances(each))
-    excused = {what for what in ("duplicated", "reordered") if before[what]}
+    before = _disturbances(*(control_run.results if control_run else ()))
+    excused = {"duplicated", "reordered"} & before.keys()
     room_ms = Budget(queue_length, result.settings.rate / len(result.flows)).longest_pause_ms or 0.0
     forward, gap_ms = result.interruption.forward, (control_run and control_run.floor_ms) or 0.0
     pause_ms, still_ms = forward.high_ms or 0.0, gap_ms - (forward.resolution_ms or 0.0)
@@ -153,20 +151,24 @@ def after_update_check(result: TrafficResult, control_run: ControlRun | None, qu
             excused.add("lost")
         if len(result.flows) > 1 and not result.reordered.return_ and pause_ms > TUN_FLOW_EXPIRE_MS:
             excused.add("reordered")
-    if all(what in excused for what, count in seen.items() if count):
+    if seen.keys() <= excused:
         reason = f"{observed} in a pause of {pause_ms:,.0f} ms, the tap's queue lasts {room_ms:,.0f} ms"
-        observed_before = ", ".join(f"{count} {what}" for what, count in before.items() if count)
-        was = f"before the update {gap_ms:,.0f} ms" + (f", {observed_before}" if observed_before else "")
+        was = f"before the update {gap_ms:,.0f} ms" + (f", {_shown(before)}" if before else "")
         return Check(name, Outcome.INCONCLUSIVE, expected, f"{reason}; {was}")
     meaning = f"{observed} of {counted(result.sent)} after the update, while nothing was updated"
     return Check(name, Outcome.FAIL, expected, observed, meaning)
 
 
-def _disturbances(result: TrafficResult) -> dict[str, int]:
-    """Packets that did not arrive once, unchanged and in order, by what happened to them."""
-    return {
-        "lost": result.lost,
-        "damaged": result.damaged,
-        "duplicated": result.duplicates.total or 0,
-        "reordered": result.reordered.total or 0,
-    }
+def _disturbances(*results: TrafficResult) -> Counter[str]:
+    """Packets that did not arrive once, unchanged and in order, by what happened to them; empty when all did."""
+    counts = Counter(
+        lost=sum(result.lost for result in results),
+        damaged=sum(result.damaged for result in results),
+        duplicated=sum(result.duplicates.total or 0 for result in results),
+        reordered=sum(result.reordered.total or 0 for result in results),
+    )
+    return +counts  # without zeros
+
+
+def _shown(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.items())

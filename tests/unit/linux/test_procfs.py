@@ -65,21 +65,30 @@ def burn(seconds: float) -> None:
         pass
 
 
-def test_a_thread_that_ends_takes_nothing_from_the_use_of_the_others() -> None:
+@contextlib.contextmanager
+def burning_thread(seconds: float) -> Iterator[None]:
+    """The body runs when another thread has used so much processor time; the thread ends after the body."""
     burnt, end = threading.Event(), threading.Event()
 
     def run() -> None:
-        burn(0.3)
+        burn(seconds)
         burnt.set()
         end.wait()
 
     thread = threading.Thread(target=run)
     thread.start()
     burnt.wait()
-    before = task_use(os.getpid())
-    assert sum(item.run_ns for item in before.values()) >= 300_000_000
-    end.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def test_a_thread_that_ends_takes_nothing_from_the_use_of_the_others() -> None:
+    with burning_thread(0.3):
+        before = task_use(os.getpid())
+        assert sum(item.run_ns for item in before.values()) >= 300_000_000
     burn(0.05)
     used = use_between(before, task_use(os.getpid()))
     assert 50_000_000 <= used.run_ns < 200_000_000
@@ -88,19 +97,8 @@ def test_a_thread_that_ends_takes_nothing_from_the_use_of_the_others() -> None:
 
 def test_a_thread_that_begins_counts_as_a_whole() -> None:
     before = task_use(os.getpid())
-    burnt, end = threading.Event(), threading.Event()
-
-    def run() -> None:
-        burn(0.1)
-        burnt.set()
-        end.wait()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    burnt.wait()
-    used = use_between(before, task_use(os.getpid()))
-    end.set()
-    thread.join()
+    with burning_thread(0.1):
+        used = use_between(before, task_use(os.getpid()))
     assert used.run_ns >= 100_000_000
 
 
@@ -117,7 +115,7 @@ def test_a_process_that_ends_meanwhile_has_no_vhost_workers(monkeypatch: pytest.
     assert vhost_workers(process.pid) == ()
 
 
-def test_a_socket_listens_while_it_has_connections() -> None:
+def test_a_socket_listens_while_it_has_yank_instances() -> None:
     name = f"cprlib-test-{os.getpid()}"
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))

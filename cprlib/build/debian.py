@@ -90,7 +90,7 @@ class Archive:
         :raises DownloadFailed: the lists could not be fetched.
         """
 
-        found = self._recorded(f"deb-{name}", _package, lambda: self._look_up(name))
+        found = self._recorded(f"deb-{name}", _package, lambda: self._look_up(name))  # not from a recorded "none"
         if found is None:
             raise NotSupported(f"find package {name}", f"Debian {self.suite} at {self.mirror} has none")
         return found

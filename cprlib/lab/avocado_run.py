@@ -281,10 +281,8 @@ def repeat_tests(suite: SuiteRun, tries: Sequence[FirstTry]) -> int:
         with contextlib.suppress(InstrumentError):
             case = CaseEvidence.read(folder)
             of_test = [item for item in tries if item.test == case.test]
-            own = [
-                item for item in of_test if item.case == folder.name
-            ] or of_test  # the first try may have left no case
-            if own:
+            # of another case of the test only when the first try left none of this name
+            if own := [item for item in of_test if item.case == folder.name] or of_test:
                 reasons = tuple(reason for item in own for reason in item.reasons)
                 replace(case, first_try=reasons).write(folder)
     return retries

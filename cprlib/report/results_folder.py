@@ -60,7 +60,7 @@ def require_results(
         present = folder.is_dir()
         if present:
             next(folder.iterdir(), None)
-            (folder / CASES).exists()
+            (folder / CASES).exists()  # raises where the folder may be listed, and nothing in it be looked at
     except PermissionError as error:
         whose = "only the user who ran cprlib can read its results"
         raise EnvironmentFailure(f"{tried} {folder}", error.strerror or str(error), whose) from error

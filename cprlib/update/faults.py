@@ -292,7 +292,11 @@ LATE_COMMANDS = (
 
 RESETS = (
     Fault(
-        *("reset-before-switchover", Phase.BEFORE_SWITCHOVER, Actor.MANAGEMENT, Action.RESET, Survivor.TARGET),
+        "reset-before-switchover",
+        Phase.BEFORE_SWITCHOVER,
+        Actor.MANAGEMENT,
+        Action.RESET,
+        Survivor.TARGET,
         return_path=True,
     ),
 )
@@ -300,7 +304,11 @@ RESETS = (
 
 EARLY_QUITS = (
     Fault(
-        *("source-quits-unanswered", Phase.SOURCE_QUITS, Actor.SOURCE, Action.NOTHING, Survivor.TARGET),
+        "source-quits-unanswered",
+        Phase.SOURCE_QUITS,
+        Actor.SOURCE,
+        Action.NOTHING,
+        Survivor.TARGET,
         return_path=True,
     ),
 )

@@ -58,9 +58,8 @@ def _taps(guest: RunningGuest) -> Counters:
 def read_hop_counters(guest: RunningGuest) -> Counters:
     """Read all counters of the kernel and of the guest.
 
-    A counter that cannot be read is None, never 0. ``guest.udp_rcvbuf_errors`` is in no hop, as it counts those of all
-    sockets. RcvbufErrors are subtracted from UDP's InErrors, which include them
-    (net/ipv4/udp.c).
+    A counter that cannot be read is None, never 0. UDP's InErrors are given without RcvbufErrors, which they include
+    (net/ipv4/udp.c). ``guest.udp_rcvbuf_errors`` counts for all sockets, so no hop has it.
 
     :raises InstrumentError: the guest's agent sent an invalid reply.
     """

@@ -264,12 +264,16 @@ def statuses_of(machine: Machine, since_ns: int) -> MigrationStatuses | None:
 def other_events_of(source: Machine, target: Machine, since_ns: int) -> tuple[str, ...]:
     """QMP events that no update sends: of a source whose guest has stopped, and of a target before it runs the guest.
 
+    A reset that the guest asked for is its own: the main loop may only come to it when the guest has stopped
+    (main_loop_should_exit(), system/runstate.c).
+
     :param since_ns: start of the update.
     """
     stops = (item.time_ns for item in source.qmp.events if item.name == "STOP" and item.time_ns >= since_ns)
     runs = (item.time_ns for item in target.qmp.events if item.name == "RESUME")
     if source.qmp is target.qmp or (stop_ns := next(stops, None)) is None or (run_ns := next(runs, None)) is None:
         return ()
-    found = [(source, item.name) for item in source.qmp.events if item.time_ns > stop_ns]
+    ours = (item for item in source.qmp.events if item.time_ns > stop_ns)
+    found = [(source, item.name) for item in ours if not item.data.get("guest")]
     found += [(target, item.name) for item in target.qmp.events if item.time_ns < run_ns]
     return tuple(f"{machine.name} {name}" for machine, name in found if name not in EVENTS_OF_UPDATE)

@@ -32,3 +32,16 @@ def test_events_before_the_stop_and_after_resume_are_the_guest_s() -> None:
     paused = machine("source", *SOURCE[:2], *SOURCE[3:])
     assert other_events_of(paused, machine("target", ("RESET", 19), *TARGET), 10) == ()
     assert other_events_of(machine("source", *SOURCE), machine("target", ("RESET", 19)), 10) == ()
+
+
+def test_a_reset_that_the_guest_asked_for_before_the_stop_is_the_guest_s() -> None:
+    source, target = machine("source", *SOURCE), machine("target", *TARGET)
+    asked, ordered = (
+        {"guest": guest, "reason": reason}
+        for guest, reason in ((True, "guest-reset"), (False, "host-qmp-system-reset"))
+    )
+    source.qmp.events.append(QmpEvent("RESET", asked, 15, 15))
+    assert other_events_of(source, target, 10) == ()
+    source.qmp.events.append(QmpEvent("RESET", ordered, 16, 16))
+    target.qmp.events.insert(0, QmpEvent("RESET", asked, 19, 19))
+    assert other_events_of(source, target, 10) == ("source RESET", "target RESET")

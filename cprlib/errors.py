@@ -99,6 +99,7 @@ class SkipWord(enum.StrEnum):
     NO_DIMM = "no-dimm"
     NO_LOCAL = "no-local"
     NO_MACHINE = "no-machine"
+    NO_MEMUSAGE = "no-memusage"
     NO_SANDBOX = "no-sandbox"
     NO_SUSPEND = "no-suspend"
     NO_TARGET = "no-target"

@@ -38,6 +38,7 @@ _NOT_RUN: dict[str, str] = {  # skip words: what did not run, and what to do
     SkipWord.NO_CPR_EXEC: "mode cpr-exec (this QEMU does not have it; QEMU 10.2 has: --base 10.2)",
     SkipWord.NO_SANDBOX: "-sandbox on (this QEMU was built without libseccomp)",
     SkipWord.NO_MACHINE: "a machine type that this QEMU does not have",
+    SkipWord.NO_MEMUSAGE: "whether memory is freed (libmemusage.so of glibc is missing)",
     SkipWord.NO_SUSPEND: "suspend to RAM, which this machine type or kernel does not have",
     SkipWord.NO_DIMM: "more memory while the guest runs (this QEMU has no device pc-dimm)",
     SkipWord.NO_CPR: "live updates (this QEMU cannot do them)",

@@ -22,6 +22,7 @@ NOT_ASKED_FOR = (
     SkipWord.NO_CPR_EXEC,  # a migration mode that is younger than cpr-transfer
     SkipWord.NO_SANDBOX,  # built without libseccomp
     SkipWord.NO_MACHINE,  # an old machine type
+    SkipWord.NO_MEMUSAGE,  # a C library without it
     SkipWord.NO_SUSPEND,  # some machine types have no suspend to RAM
     SkipWord.NO_DIMM,  # built without device pc-dimm
 )

@@ -91,6 +91,7 @@ _NOT_FOUND, _BLOCKS = "has not been found", "Can't use file descriptor"
 _NO_TAP, _NOT_OPENED = "Unable to query TUNGETIFF", "could not configure"  # net/tap-linux.c
 _HELPER_FAILED = "bridge helper failed"
 NO_VHOST = "without vhost"  # when the netdev has its tap
+TOO_MANY_QUEUES = 257  # MAX_TAP_QUEUES (drivers/net/tun.c) and one more
 
 
 def refusals(programs: Programs) -> tuple[Refusal, ...]:
@@ -203,7 +204,7 @@ def _with_name() -> Iterator[Refusal]:
     yield Refusal("ifname= of a bridge", {"ifname": "br0"} | _QUIET, _NOT_OPENED)
     yield Refusal("ifname= of a tap that is in use", {"ifname": "tap1"} | _QUIET, _NOT_OPENED)
     yield Refusal("queues= on a tap with one queue", {"ifname": "tap2", "queues": 2} | _QUIET, _NOT_OPENED)
-    yield Refusal("more queues= than the kernel has", _NAMED | {"queues": 257}, _NOT_OPENED, {}, OFF)
+    yield Refusal("more queues= than the kernel has", _NAMED | {"queues": TOO_MANY_QUEUES}, _NOT_OPENED, {}, OFF)
     yield Refusal("script= that fails", {"ifname": "{tap}", "script": "/bin/false", "downscript": "no"}, "failed with")
     missing: dict[str, object] = {"ifname": "{tap}", "script": "/nonexistent/script", "downscript": "no"}
     yield Refusal("script= that does not exist", missing, "failed with", {}, OFF)

@@ -55,47 +55,17 @@ class RefusalTester:
             raise
 
     def _attempt(self, row: NetdevAttempt) -> None:
-        self._pass(row)
-        refused = self._add(row)
-        for name in row.refusal.files:
-            with contextlib.suppress(QmpRefused):  # QEMU took it and closes it
-                self._machine.qmp.execute("closefd", {"fdname": name})
-        if not refused:
+        message = try_netdev_add(self._machine, row)
+        if message is None:
+            self.accepted.append(row.name)
+            self._table = read_table(self._machine.pid)
+        if message is None or row.refusal.because not in message:
+            self.problems["each-is-refused"].append(f"{row.name}: {message or 'accepted'}")
+        if message is None:
             return
         self._look(row, "descriptors-as-before")
         if row.cpr:  # with cpr=off the same code runs, and each attempt costs time
             self._use(row)
-
-    def _pass(self, row: NetdevAttempt) -> None:
-        for name, kind in row.refusal.files.items():
-            number = self._open(row, name, kind)
-            try:
-                self._machine.qmp.pass_descriptor(name, number)
-            finally:
-                os.close(number)
-
-    def _open(self, row: NetdevAttempt, name: str, kind: File) -> int:
-        if kind is File.VHOST:
-            return os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)
-        if kind in (File.NULL, File.PATH):  # a path cannot be made non-blocking: open(2), O_PATH
-            return os.open("/dev/null", os.O_CLOEXEC | (os.O_PATH if kind is File.PATH else os.O_RDWR))
-        queue = kind is File.QUEUE
-        interface = row.interface if queue else f"{row.interface}{name}"
-        with self._machine.namespace.entered():
-            return open_tap(interface, multi_queue=queue, vnet_hdr=kind is not File.PLAIN)
-
-    def _add(self, row: NetdevAttempt) -> bool:
-        try:
-            self._machine.qmp.execute("netdev_add", row.options())
-        except QmpRefused as error:
-            if row.refusal.because not in error.happened:
-                self.problems["each-is-refused"].append(f"{row.name}: {error.happened}")
-            return True
-        self.accepted.append(row.name)
-        self.problems["each-is-refused"].append(f"{row.name}: accepted")
-        self._machine.qmp.execute("netdev_del", {"id": str(row.options()["id"])})
-        self._table = read_table(self._machine.pid)
-        return False
 
     def _look(self, row: NetdevAttempt, name: str) -> None:
         table = read_table(self._machine.pid)
@@ -115,6 +85,41 @@ class RefusalTester:
             return
         self._machine.qmp.execute("netdev_del", {"id": row.identifier})
         self._look(row, "descriptors-as-before-when-removed")
+
+
+def try_netdev_add(machine: Machine, row: NetdevAttempt) -> str | None:
+    """Make one attempt with the files that it names.
+
+    :returns: QEMU's message; None when it accepted, and the netdev is deleted again.
+    """
+    for name, kind in row.refusal.files.items():
+        number = _open(machine, row, name, kind)
+        try:
+            machine.qmp.pass_descriptor(name, number)
+        finally:
+            os.close(number)
+    try:
+        machine.qmp.execute("netdev_add", row.options())
+    except QmpRefused as error:
+        return error.happened
+    else:
+        machine.qmp.execute("netdev_del", {"id": str(row.options()["id"])})
+        return None
+    finally:
+        for name in row.refusal.files:
+            with contextlib.suppress(QmpRefused):  # QEMU took it and closes it
+                machine.qmp.execute("closefd", {"fdname": name})
+
+
+def _open(machine: Machine, row: NetdevAttempt, name: str, kind: File) -> int:
+    if kind is File.VHOST:
+        return os.open("/dev/vhost-net", os.O_RDWR | os.O_CLOEXEC)
+    if kind in (File.NULL, File.PATH):  # a path cannot be made non-blocking: open(2), O_PATH
+        return os.open("/dev/null", os.O_CLOEXEC | (os.O_PATH if kind is File.PATH else os.O_RDWR))
+    queue = kind is File.QUEUE
+    interface = row.interface if queue else f"{row.interface}{name}"
+    with machine.namespace.entered():
+        return open_tap(interface, multi_queue=queue, vnet_hdr=kind is not File.PLAIN)
 
 
 def takes_path_descriptors(machine: Machine) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import sys
@@ -50,6 +51,8 @@ from cprlib.update.running_guest import RunningGuest
 PHASE_S, TERMINATED_S = 30.0, 10.0  # for a phase to begin; for a QEMU to end after SIGTERM
 AT_REST_S, PAUSE_S, REST_POLL_S = 0.1, 2.0, 0.02  # a QEMU uses no processor time; the longest pause of the other one
 LOADING_BYTES = 4096  # of the device state that the target has in phase STATE_LOADING
+UNKNOWN_MACHINE = "pc-q35-cprlib-0.0"  # stands for pc-q35-rhel9.6.0 and the like, which some QEMUs do have
+NO_MODERN = re.compile(rf"{NIC_DRIVER}\.disable-modern=(on|yes|true|y)")
 GARBAGE = bytes(range(255, -1, -1)) * 16  # neither a magic number of QEMU nor a plausible length
 
 BARRIERS = {
@@ -147,13 +150,14 @@ def changed_settings(settings: MachineSettings, action: Action) -> MachineSettin
         case Action.OTHER_MEMORY:
             changes = {"memory_mib": settings.memory_mib * 2}
         case Action.OTHER_MACHINE:
-            changes = {"machine": "pc" if settings.machine == "q35" else "q35"}
+            changes = {"machine": "pc" if "q35" in settings.machine else "q35"}
         case Action.OTHER_VERSION:
-            changes = {"machine": "pc-q35-rhel9.6.0"}
+            changes = {"machine": UNKNOWN_MACHINE}
         case Action.OTHER_FEATURES:
             extra = global_properties(NIC_DRIVER, dict.fromkeys(FEWER_FEATURES, "off"))
         case Action.OTHER_NIC:
-            extra = global_properties(NIC_DRIVER, {"disable-modern": "on"})
+            has_none = any(NO_MODERN.fullmatch(word) for word in settings.extra)  # by the run's own options
+            extra = global_properties(NIC_DRIVER, {"disable-modern": "off" if has_none else "on"})
         case Action.OTHER_ROM:
             extra = global_properties(ROM_DEVICE, {"romsize": str(2 * ROM_BYTES)})
         case Action.NO_SPACE:

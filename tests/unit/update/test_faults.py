@@ -70,6 +70,25 @@ def test_a_target_that_does_not_fit_differs_as_its_name_says(action: Action, que
     assert different == expected.get(action, set())
 
 
+@pytest.mark.parametrize("machine", ["q35", "pc-q35-10.0", "pc", "pc-i440fx-10.0"])
+def test_another_machine_is_no_alias_of_the_source_s(machine: str) -> None:
+    other = changed_settings(machine_settings(machine=machine), Action.OTHER_MACHINE).machine
+    assert other == ("pc" if "q35" in machine else "q35")
+
+
+def test_the_machine_version_of_another_distribution_is_one_that_no_qemu_has() -> None:
+    assert changed_settings(machine_settings(), Action.OTHER_VERSION).machine == "pc-q35-cprlib-0.0"
+
+
+@pytest.mark.parametrize(
+    ("given", "other"), [("", "on"), ("mq=on", "on"), ("disable-modern=off", "on"), ("disable-modern=on", "off")]
+)
+def test_other_options_of_the_nic_differ_from_those_of_the_run(given: str, other: str) -> None:
+    extra = ("-global", f"virtio-net-pci.{given}") if given else ()
+    theirs = changed_settings(machine_settings(extra=extra), Action.OTHER_NIC)
+    assert theirs.extra == (*extra, "-global", f"virtio-net-pci.disable-modern={other}")
+
+
 def test_faults_are_found_by_name() -> None:
     assert faults.faults_named("cpr-garbage", "no-fault") == (faults.CPR_CHANNEL[4], faults.PLAIN)
     assert faults.faults_named(*(fault.name for fault in ALL)) == tuple(ALL)

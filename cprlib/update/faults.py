@@ -347,10 +347,10 @@ def make_rom(folder: Path) -> Path:
     return path
 
 
-def with_rom(path: str) -> tuple[str, ...]:
+def with_rom(path: Path) -> tuple[str, ...]:
     """Arguments of a QEMU whose guest has an option ROM.
 
-    :param path: of a file by :func:`make_rom`; a comma is doubled.
+    :param path: of a file by :func:`make_rom`; may have commas (qemu_global_option(), system/qdev-monitor.c).
     """
     return ("-global", f"{ROM_DEVICE}.romfile={path}")
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.evidence.records import Role
-from cprlib.qemu.command_line import option_value
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -105,7 +104,7 @@ class FailedUpdate(LiveUpdateTest):
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,patch:tap-cpr,patch:6
         :avocado: tags=mechanism:cpr,vhost:on,queues:4
         """
-        rom = with_rom(option_value(make_rom(Path(self.outputdir))))
+        rom = with_rom(make_rom(Path(self.outputdir)))
         self._fail(UNFIT_TARGETS, replace(FOUR_VHOST_QUEUES, arguments=rom))
 
     def test_source_keeps_running_when_stream_breaks(self) -> None:

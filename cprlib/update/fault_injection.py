@@ -50,7 +50,7 @@ from cprlib.update.running_guest import RunningGuest
 
 PHASE_S, TERMINATED_S = 30.0, 10.0  # for a phase to begin; for a QEMU to end after SIGTERM
 AT_REST_S, PAUSE_S, REST_POLL_S = 0.1, 2.0, 0.02  # a QEMU uses no processor time; the longest pause of the other one
-LOADING_BYTES = 4096  # of the device state that the target has in phase STATE_LOADING
+LOADING_BYTES = 4096  # of the device state, which the target has at the least in phase STATE_LOADING
 UNKNOWN_MACHINE = "pc-q35-cprlib-0.0"  # stands for pc-q35-rhel9.6.0 and the like, which some QEMUs do have
 NO_MODERN = re.compile(rf"{NIC_DRIVER}\.disable-modern=(on|yes|true|y)")
 GARBAGE = bytes(range(255, -1, -1)) * 16  # neither a magic number of QEMU nor a plausible length

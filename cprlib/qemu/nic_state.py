@@ -15,6 +15,7 @@ from cprlib.qemu.state import VHOST_QUEUE_STATUS
 Facts = Mapping[str, str]
 
 MAX_RING_SIZE = 1024  # VIRTQUEUE_MAX_SIZE, include/hw/virtio/virtio.h
+RING_PACKED = 34  # VIRTIO_F_RING_PACKED, virtio 1.3 section 6
 FIRST_NIC_ID = "nic0"  # in QEMU
 NIC_PATH = f"/machine/peripheral/{FIRST_NIC_ID}/virtio-backend"
 
@@ -70,7 +71,7 @@ def receive_ring_size(qmp: QmpConnection) -> int:
 def receive_buffers(qmp: QmpConnection, pair: int = 0) -> int:
     """Buffers that the driver has put into a receive ring of the first NIC and that no packet has, without vhost.
 
-    Of a split ring (x-query-virtio-queue-status, -element).
+    Of a split ring (x-query-virtio-queue-status, -element): QEMU refuses a packed one.
 
     :param pair: number of the queue pair.
     """

@@ -18,6 +18,7 @@ from full_ring import (
     QUEUES,
     UPDATE_MS,
     WRITE_TO_TAP,
+    buffers_are_known,
     each_frame_once,
     full_ring,
     full_send_buffer,
@@ -57,7 +58,8 @@ class FullReceiveRing(LiveUpdateTest):
             case.guest.machine.settings = own
             with full_ring(case, "in-the-target"):
                 pass
-            if not vhost:
+            skipped = ("ring-full-across-two-updates", "large-packet-arrives-across-an-update")
+            if not vhost and buffers_are_known(case, *skipped):
                 # an announcement of the other NIC would arrive here, and any packet lets QEMU deliver what waits
                 silent = replace(own, extra=(*own.extra, *NO_ANNOUNCEMENTS))
                 with full_ring(case, "across-two-updates", wait_ms=UPDATE_MS, only_one_waits=True):

@@ -13,6 +13,7 @@ from cprlib.evidence.records import Role
 from cprlib.linux.supervised_calls import ALWAYS, IOCTL, FailingCall, SupervisedCalls, SystemCall
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.nic_state import RING_PACKED
 from cprlib.testing.equivalence import wait_groups_joined
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -43,7 +44,7 @@ from moment_updater import MomentUpdater
 from nic_operations import rebind_driver
 from operated_guest import operated_guest
 
-RING_PACKED, RSS_BIT = 34, 60  # VIRTIO_F_RING_PACKED, VIRTIO_NET_F_RSS; virtio 1.3, sections 6 and 5.1.3
+RSS_BIT = 60  # VIRTIO_NET_F_RSS, virtio 1.3 section 5.1.3
 CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
 UNICAST, MULTICAST, VLAN = "52:54:00:75:0a:01", "01:00:5e:75:75:75", 5
 MANY = tuple(f"01:00:5e:75:76:{number:02x}" for number in range(64))  # MAC_TABLE_ENTRIES, hw/net/virtio-net.c

@@ -1,20 +1,40 @@
-"""Frames of a guest that wait in QEMU are counted at both ends."""
+"""A ring that is full: packets that wait for it, also with the options of a run; frames that wait in QEMU."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import full_ring
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Role
+from cprlib.qemu.nic_state import RING_PACKED
 from cprlib.testing.checks import CaseChecks
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.mechanism import Mechanism
+from cprlib.verdict.judge import judge
+from cprlib.verdict.policy_file import load_policy
 
 pytestmark = pytest.mark.fast
+
+
+def updated_case(folder: Path) -> CaseChecks:
+    return CaseChecks(folder, CaseEvidence("x", Mechanism.CPR, Role.CHECKS, updates=1))
+
+
+def test_a_packed_ring_whose_buffers_qemu_does_not_report_is_not_filled(tmp_path: Path) -> None:
+    case: Any = updated_case(tmp_path)
+    nic = SimpleNamespace(agreed_on=lambda feature: feature == RING_PACKED)
+    agent = SimpleNamespace(network=lambda: SimpleNamespace(nic=lambda: nic))
+    case.guest = SimpleNamespace(agent=agent, machine=SimpleNamespace(qmp=None))
+    full_ring.fill_ring(case, pair=1)
+    (check,) = case.evidence.checks
+    assert (check.name, check.outcome) == ("ring-full", Outcome.SKIP)
+    case.expect("answers", True, "x", "x")
+    assert judge(case.evidence, load_policy("default")).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize(
@@ -29,7 +49,7 @@ def test_frames_are_counted_once_equal(
     monkeypatch.setattr(full_ring, "ARRIVE_S", 0.1)
     monkeypatch.setattr(full_ring, "_wait_settled", lambda _: 4)
     monkeypatch.setattr(full_ring, "_frames_beyond", lambda _: next(counts))
-    case = CaseChecks(tmp_path, CaseEvidence("x", Mechanism.CPR, Role.CHECKS, updates=1))
+    case = updated_case(tmp_path)
     with full_ring.each_frame_once(cast("MeasuredCase", case), "across-a-pause"):
         pass
     (check,) = case.evidence.checks

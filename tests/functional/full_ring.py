@@ -20,21 +20,22 @@ from cprlib.linux.supervised_calls import ALWAYS, WRITEV, FailingCall, Supervise
 from cprlib.qemu.nic_state import RING_PACKED, receive_buffers, receive_ring_size
 from cprlib.qemu.vmstate import device_state
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.parameters import SuiteParameters
 from cprlib.traffic.control_run import capture_problems
-from cprlib.traffic.flow import StreamSettings, flows_between
+from cprlib.traffic.flow import IP_HEADER, UDP_HEADER, StreamSettings, flows_between
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S, warm_up
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.events import Step
 from cprlib.update.hooks import RecordMainChannel
 
-WAITING = 200  # packets that have no room in the ring
+WAITING = 200  # packets that have no room in the ring, at the most
 RATE = 3000.0  # packets/s
 # between two looks of the driver, ms: longer than it takes until the guest stops
 SHORT_MS, FAILED_UPDATE_MS, UPDATE_MS = 1500, 3000, 4000
 ARRIVE_S = 5.0
 ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit rings have room for them
-PAGE, DATAGRAM, DATAGRAMS = 4096, 1400, 8  # bytes; the datagrams are one packet for the NIC
+PAGE, DATAGRAM, DATAGRAMS = 4096, 1400, 8  # bytes, of a datagram at the most; they are one packet for the NIC
 UDP_SEGMENT = 103  # linux/udp.h
 GUEST_USO4 = 54  # virtio 1.3 section 5.1.3: VIRTIO_NET_F_GUEST_USO4
 WAITING_BYTES = re.compile(r"tap/.*/waiting")  # a field of vmstate_tap_waiting, net/tap.c, patch 12
@@ -61,6 +62,16 @@ def buffers_are_known(case: MeasuredCase, *checks: str) -> bool:
     return known
 
 
+def waiting_packets(parameters: SuiteParameters) -> int:
+    """How many packets wait in the tap, whose queue has room for them and for as many others."""
+    return max(1, min(WAITING, parameters.queue_length // 2))
+
+
+def datagram_bytes(parameters: SuiteParameters) -> int:
+    """The size of a datagram; the kernel sends no segment that is larger than the MTU (udp_send_skb())."""
+    return min(DATAGRAM, parameters.path_mtu - IP_HEADER[4] - UDP_HEADER)
+
+
 @contextlib.contextmanager
 def full_ring(
     case: MeasuredCase, when: str, *, wait_ms: int = SHORT_MS, only_one_waits: bool = False
@@ -79,7 +90,8 @@ def full_ring(
     # the driver waits from its next poll, which takes all that has come: one packet
     warm_up(station, flows, Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST), round_trips=1)
     qmp = case.guest.machine.qmp
-    room, waiting = (receive_buffers(qmp), 1) if only_one_waits else (receive_ring_size(qmp), WAITING)
+    room = receive_buffers(qmp) if only_one_waits else receive_ring_size(qmp)
+    waiting = 1 if only_one_waits else waiting_packets(case.parameters)
     settings = StreamSettings(rate=RATE, count=room + waiting)
     with TrafficSession(station, flows, settings, keep_frames=0) as session:
         session.wait_sent(Deadline(10, "a burst of packets to be sent"))
@@ -142,9 +154,10 @@ def large_packet_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChan
         yield RecordMainChannel()
         return
     (flow,) = flows_between(count=1, first_port=case.ports.take())
-    sent, recorded = stamp_datagrams(DATAGRAMS, DATAGRAM, seed=0), RecordMainChannel()
+    size = datagram_bytes(case.parameters)
+    sent, recorded = stamp_datagrams(DATAGRAMS, size, seed=0), RecordMainChannel()
     with connected_to_reflector(case) as opened:
-        opened.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, DATAGRAM)
+        opened.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, size)
         opened.settimeout(Deadline(UPDATE_MS / 1000 + ARRIVE_S, "the answers").remaining)
         _defer_receiving(case, UPDATE_MS)
         warm_up(station, [flow], Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST), round_trips=1)

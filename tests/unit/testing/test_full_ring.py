@@ -14,6 +14,7 @@ from cprlib.evidence.records import Outcome, Role
 from cprlib.qemu.nic_state import RING_PACKED
 from cprlib.testing.checks import CaseChecks
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.parameters import SuiteParameters
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
@@ -35,6 +36,17 @@ def test_a_packed_ring_whose_buffers_qemu_does_not_report_is_not_filled(tmp_path
     assert (check.name, check.outcome) == ("ring-full", Outcome.SKIP)
     case.expect("answers", True, "x", "x")
     assert judge(case.evidence, load_policy("default")).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize(("queue_length", "waiting"), [(5000, 200), (399, 199), (100, 50), (1, 1)])
+def test_no_more_packets_wait_than_the_taps_queue_keeps(queue_length: int, waiting: int) -> None:
+    assert full_ring.waiting_packets(SuiteParameters(queue_length=queue_length)) == waiting
+
+
+@pytest.mark.parametrize(("mtu", "size"), [(9000, 1400), (1500, 1400), (1427, 1399), (1280, 1252)])
+def test_a_segment_fits_the_mtu_and_a_packet_is_larger_than_a_page(mtu: int, size: int) -> None:
+    assert full_ring.datagram_bytes(SuiteParameters(mtu=mtu)) == size
+    assert size * full_ring.DATAGRAMS > full_ring.PAGE
 
 
 @pytest.mark.parametrize(

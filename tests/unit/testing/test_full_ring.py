@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,15 +12,19 @@ import pytest
 import full_ring
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Role
+from cprlib.linux.descriptors import DescriptorTable
 from cprlib.qemu.nic_state import RING_PACKED
 from cprlib.testing.checks import CaseChecks
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters
+from cprlib.traffic.flow import PortAllocator
+from cprlib.update.events import Step
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.judge import judge
 from cprlib.verdict.policy_file import load_policy
 
 pytestmark = pytest.mark.fast
+RESUME_NS = 100
 
 
 def updated_case(folder: Path) -> CaseChecks:
@@ -47,6 +52,45 @@ def test_no_more_packets_wait_than_the_taps_queue_keeps(queue_length: int, waiti
 def test_a_segment_fits_the_mtu_and_a_packet_is_larger_than_a_page(mtu: int, size: int) -> None:
     assert full_ring.datagram_bytes(SuiteParameters(mtu=mtu)) == size
     assert size * full_ring.DATAGRAMS > full_ring.PAGE
+
+
+def session_of(answers: int) -> SimpleNamespace:
+    """A session of two packets; the answer to one of them arrives before the RESUME of an update.
+
+    :param answers: that arrived before the update.
+    """
+    flow = SimpleNamespace(returned_ns=(RESUME_NS - 1, RESUME_NS + 1), missing=(), answers=2)
+    return SimpleNamespace(
+        **dict.fromkeys(("wait_sent", "wait_for_answers", "finish"), lambda *_: None),
+        progress=lambda: SimpleNamespace(sent=2, answers=answers),
+        result=lambda: SimpleNamespace(sent=2, lost=0, flows=[flow]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcomes"),
+    [
+        (0, {"send-buffer-full": Outcome.PASS, "none-sent-while-stopped": Outcome.FAIL}),
+        (1, {"send-buffer-full": Outcome.INCONCLUSIVE}),
+    ],
+    ids=["sent by a stopped source", "sent before the update"],
+)
+def test_a_source_is_accused_only_where_all_answers_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: int, outcomes: dict[str, Outcome]
+) -> None:
+    case: Any = updated_case(tmp_path)
+    agent = SimpleNamespace(reset_reflector=lambda: None, reflector=lambda: SimpleNamespace(reflected=2))
+    updates = list[SimpleNamespace]()
+    topology, machine = SimpleNamespace(station=None), SimpleNamespace(pid=0)
+    case.guest = SimpleNamespace(agent=agent, topology=topology, machine=machine, updates=updates)
+    case.ports = PortAllocator()
+    monkeypatch.setattr(full_ring, "warm_up", lambda *_: None)
+    monkeypatch.setattr(full_ring, "read_table", lambda pid: DescriptorTable(pid, ()))
+    monkeypatch.setattr(full_ring, "TrafficSession", lambda *_, **__: nullcontext(session_of(answers)))
+    with full_ring.full_send_buffer(case, cast("Any", SimpleNamespace(disarm=lambda: None)), "across-an-update"):
+        updates.append(SimpleNamespace(times_ns={Step.RESUME: RESUME_NS}))
+    found = {check.name.removesuffix("-across-an-update"): check.outcome for check in case.evidence.checks}
+    assert found == outcomes | {"answers-arrive": Outcome.PASS}
 
 
 @pytest.mark.parametrize(

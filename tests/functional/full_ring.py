@@ -268,7 +268,7 @@ def _wait_answered(case: MeasuredCase, session: TrafficSession) -> None:
     def reflected() -> bool:
         return case.guest.agent.reflector().reflected >= sent
 
-    Deadline(ARRIVE_S, "the guest to answer all packets", Awaited.GUEST).poll(reflected, 0.02)
+    Deadline(TRAFFIC_ANSWER_S, "the guest to answer all packets", Awaited.GUEST).poll(reflected, 0.02)
 
 
 @contextlib.contextmanager

@@ -259,6 +259,7 @@ def expect_nothing_run_by_paused_target(case: MeasuredCase, programs: Programs) 
         refusal = update.begin()
         update.target.wait_status("paused")
         update.target.quit()
+    source.wait_status("postmigrate", "paused")  # until its migration is finalized it refuses cont
     source.qmp.execute("cont")
     ran = programs.runs()[len(before) :]
     meaning = f"{refusal or 'the update completed'}, and the target ended: programs that ran meanwhile"

@@ -13,7 +13,8 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.traffic.frames import FrameClass
 from cprlib.update.events import Step
 
-FEW = {"rounds": 3, "initial": 20, "step": 9000, "max": 40}  # at 0, 20 and 60 ms: max limits the second delay
+FEW = {"rounds": 3, "initial": 20, "step": 9000, "max": 40}
+FEW_MS = (0, 20, 60)  # max limits the second delay
 NONE = {"rounds": 0}
 ANNOUNCED_S = 5.0
 MOST_BY_GUEST, QUIET_S = 2 * 3, 2.0  # requests that do not end come every 40 ms
@@ -40,6 +41,9 @@ class Announcements(LiveUpdateTest):
                 ]
                 case.live_update(label=label, target=replace(own, extra=(*own.extra, *words)))
                 case.expect_answers(label)
+            due = [update.announcements_ms for update in case.guest.updates]
+            meaning = "the targets' parameters are not those of their command lines; announcements in ms after RESUME"
+            case.expect_equal("announcements-as-configured", due, [(), FEW_MS], meaning)
             resumed = case.guest.updates[-1].times_ns[Step.RESUME]
             deadline, rounds = Deadline(ANNOUNCED_S, "the last announcement"), FEW["rounds"]
             last = case.frames.wait_announced(FrameClass.RARP, GUEST.mac, resumed, deadline, rounds)

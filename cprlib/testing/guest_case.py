@@ -89,6 +89,7 @@ class GuestCase(CaseChecks):
         note: str = "",
         hooks: Sequence[UpdateHook] = (),
         check: str = "update-completes",
+        may_be_refused: bool = False,
     ) -> UpdateResult:
         """Update the guest and add what was seen to the evidence.
 
@@ -99,6 +100,7 @@ class GuestCase(CaseChecks):
         :param target: settings of the target; the source's when None.
         :param note: for the report of a case with several updates.
         :param check: name of the check that fails when the update does; ``LABEL-update`` with a label.
+        :param may_be_refused: ``UpdateFailed`` fails no check: the test judges it.
         :raises UpdateFailed, QemuFailed, DeadlineExceeded: the update failed, which is in the evidence then.
         """
         source, expected = self.guest.machine, "the guest runs in the target"
@@ -119,7 +121,7 @@ class GuestCase(CaseChecks):
             update = self.guest.live_update(qemu, target, given)
         except (UpdateFailed, QemuFailed, DeadlineExceeded) as error:
             self.add_events()
-            if not is_qemu_or_guest_failure(error):
+            if not is_qemu_or_guest_failure(error) or (may_be_refused and isinstance(error, UpdateFailed)):
                 raise
             message, family = f"{error.one_line()}{_said(error)}", "update-completes"
             if (cause := self.external_cause()) and not self.qemu_failure():

@@ -61,9 +61,8 @@ class CrossBase(LiveUpdateTest):
 
     def _go_back(self, case: MeasuredCase, note: str) -> None:
         expected = "the guest runs, in the target or, when that refuses, in the source"
-        netdevs = case.guest.machine.settings.netdevs
         try:
-            update = case.guest.live_update(self.qemu)
+            case.live_update(self.qemu, note=note, may_be_refused=True)
         except UpdateFailed as error:
             said = error.target_said or error.source_said or error.happened
             status = case.resumed_state()
@@ -75,5 +74,4 @@ class CrossBase(LiveUpdateTest):
                 f"{note} was refused ({said}), and the source is {status} instead of running",
             )
         else:
-            case.add_update(update, netdevs, note)
             case.expect("way-back", True, expected, f"{note} done")

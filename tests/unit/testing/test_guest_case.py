@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -112,6 +113,25 @@ def test_a_failed_update_has_the_messages_of_both_qemus(tmp_path: Path) -> None:
     (check,) = case.evidence.checks
     assert (check.name, check.outcome, check.family) == ("first-update", Outcome.FAIL, "update-completes")
     assert "(the source said: kvm: a; the target said: kvm: b)" in check.message
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_an_update_that_may_be_refused_is_watched_as_any_other(tmp_path: Path, refused: bool) -> None:
+    """A refusal is for the test to judge; an update that works has all checks of one under traffic."""
+
+    def update(*_: object) -> UpdateResult:
+        if refused:
+            raise UpdateFailed("live-update the guest", "unknown subsection")
+        return GOOD
+
+    case, seen = guest_case(tmp_path, update), list[str]()
+    watch = SimpleNamespace(before_update=lambda: seen.append("before"), updates=list[UpdateResult]())
+    case._watch = cast("Any", watch)
+    with pytest.raises(UpdateFailed) if refused else contextlib.nullcontext():
+        case.live_update(may_be_refused=True)
+    assert (seen, watch.updates) == (["before"], [] if refused else [GOOD])
+    failed = {check.name for check in case.evidence.checks if check.outcome is Outcome.FAIL}
+    assert "update-completes" not in failed
 
 
 def test_a_failed_exec_has_no_event_of_a_target(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, read_tap_view
 from cprlib.update.faults import Action, Actor, Survivor
 from cprlib.update.outcome import FAILED_STATES
-from cprlib.update.results import FaultResult
+from cprlib.update.results import FaultResult, ProcessView
 
 ENDS = {Action.CANCEL: "cancelled", Action.NO_CPR_CHANNEL: "none"}  # status by query-migrate; others: failed
 NO_NAME = "Unknown error"  # strerror(3) of what is no error number
@@ -26,7 +26,8 @@ def check_end(case: MeasuredCase, result: FaultResult, tap: TapView | None) -> N
     match result.fault.survivor:
         case Survivor.SOURCE:
             _check_source(case, result)
-            _check_descriptors(case, result)
+            if result.after is not None:
+                expect_same_descriptors(case, "descriptors", result.before, result.after)
             _check_tap(case, result, tap)
         case Survivor.TARGET:
             _check_target(case, result)
@@ -154,19 +155,20 @@ def _check_target_exits(case: MeasuredCase, result: FaultResult) -> None:
     )
 
 
-def _check_descriptors(case: MeasuredCase, result: FaultResult) -> None:
-    """The source has the same descriptors as before: numbers, flags, inodes, interfaces, and count of each kind."""
-    if result.after is None:
-        return
-    before, after = result.before.table, result.after.table
-    changed = sorted(set(_devices(before)) ^ set(_devices(after)))
-    had, has = before.count_by_kind(), after.count_by_kind()
+def expect_same_descriptors(case: MeasuredCase, name: str, before: ProcessView, after: ProcessView) -> None:
+    """The source has the same descriptors as before: numbers, flags, inodes, interfaces, and count of each kind.
+
+    :param name: the check's.
+    :param before, after: the source before and after a failed update.
+    """
+    changed = sorted(set(_devices(before.table)) ^ set(_devices(after.table)))
+    had, has = before.table.count_by_kind(), after.table.count_by_kind()
     vhost = case.guest.machine.settings.netdevs[0].vhost
-    if vhost and not (result.before.workers and result.after.workers):
+    if vhost and not (before.workers and after.workers):
         for counts in (had, has):
             counts.pop("eventfd", None)  # vhost, which uses some for each queue, was or is not active
     case.expect_empty(
-        "descriptors",
+        name,
         [*changed_counts(had, has), *changed],
         "tap and vhost descriptors with the same numbers, flags, inode and iff; the same count of each kind",
         "the source's descriptors changed in the failed update",

@@ -16,8 +16,9 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import read_tap_view
 from cprlib.update.fault_injection import LOADING_BYTES
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.outcome import ENDED_STATES, query_migration, wait_migration
+from cprlib.update.outcome import ENDED_STATES, query_migration, view_after_release, wait_migration
 from cprlib.update.proxy import ChannelProxy, Hold
+from fault_ends import expect_same_descriptors
 
 CONNECT_S = 10.0
 CONNECT_EVENTS = "qio_channel_socket_connect_*"  # io/trace-events
@@ -141,7 +142,7 @@ def expect_reset_keeps_tap(case: MeasuredCase, name: str, target: Machine) -> No
 
 
 def fail_main_channel(case: MeasuredCase, name: str, hook: UpdateHook, status: str, target_status: str = "") -> None:
-    """Update a guest with a hook that lets the main channel fail: the source runs again, through its NIC.
+    """Update a guest with a hook that lets the main channel fail: the source runs again, with its NIC and descriptors.
 
     :param status: of the migration in the end (QAPI MigrationStatus).
     :param target_status: the same in the target, which stays; not looked at when empty.
@@ -165,3 +166,6 @@ def fail_main_channel(case: MeasuredCase, name: str, hook: UpdateHook, status: s
         case.expect_equal(f"{name}-source-runs", state, expected, migration.error or "no error")
         case.expect_equal(f"{name}-vhost", vhost_started(source.qmp), vhost, "whether vhost carries the packets")
         case.expect_answers(name)
+        before = update.source_before
+        after = view_after_release(source, kept=len(before.workers))
+        expect_same_descriptors(case, f"{name}-descriptors", before, after)

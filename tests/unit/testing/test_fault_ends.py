@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +15,7 @@ import main_channel_faults
 from cprlib.errors import QemuFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
+from cprlib.linux.descriptors import Descriptor, DescriptorTable
 from cprlib.linux.tap import TapQueue
 from cprlib.testing.guest_case import GuestCase
 from cprlib.testing.measured_case import MeasuredCase
@@ -22,7 +25,8 @@ from cprlib.update.faults import faults_named
 from cprlib.update.live_update import UpdateHook
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.outcome import Migration
-from cprlib.update.results import FaultResult
+from cprlib.update.results import FaultResult, ProcessView
+from tests.unit.qemu.samples import machine_settings
 
 pytestmark = pytest.mark.fast
 
@@ -106,11 +110,20 @@ def test_no_qemu_may_run_a_lost_guest(fault: str, seen: dict[str, object], outco
     assert [check.outcome for check in case.evidence.checks] == [outcome]
 
 
-@pytest.mark.parametrize(("then", "seen"), [("failed", Outcome.PASS), ("completed", Outcome.FAIL), ("", Outcome.FAIL)])
+@pytest.mark.parametrize(
+    ("then", "seen", "left"),
+    [("failed", Outcome.PASS, ""), ("completed", Outcome.FAIL, ""), ("", Outcome.FAIL, "0, then 1 socket")],
+)
 def test_a_target_that_stays_gets_time_to_fail(
-    then: str, seen: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    then: str, seen: Outcome, left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The source is ready first; a target that ends instead breaks its connection before it is gone."""
+    """The source is ready first; a target that ends instead breaks its connection before it is gone.
+
+    A source that leaves a descriptor open is accused.
+    """
+    before = ProcessView(DescriptorTable(1, ()), ())
+    opened = Descriptor(9, "socket:[7]", 8, 7, os.O_RDWR)
+    after = replace(before, table=DescriptorTable(1, (opened,) if left else ()))
     statuses = {"source": ["failed"], "target": ["active", then]}
 
     def query(machine: SimpleNamespace) -> Migration:
@@ -123,6 +136,7 @@ def test_a_target_that_stays_gets_time_to_fail(
         monkeypatch.setattr(module, "query_migration", query)
     monkeypatch.setattr(main_channel_faults, "vhost_started", lambda _: True)
     monkeypatch.setattr(main_channel_faults, "expect_reset_keeps_tap", lambda *_: None)
+    monkeypatch.setattr(main_channel_faults, "view_after_release", lambda *_, **__: after)
     case = cast(Any, GuestCase(tmp_path, CaseEvidence("x", Mechanism.CPR, updates=1)))
     case.expect_answers = lambda _: None
     source, target = (
@@ -134,13 +148,16 @@ def test_a_target_that_stays_gets_time_to_fail(
             wait_status=lambda *_, **__: None,
             exit_status=lambda: None,
             wait_exit=lambda _: 1,
+            settings=machine_settings(),
         )
         for name in statuses
     )
-    update = SimpleNamespace(begin=lambda: None, target=target)
+    update = SimpleNamespace(begin=lambda: None, target=target, source_before=before)
     monkeypatch.setattr(GuestCase, "guest", SimpleNamespace(machine=source, plan_update=lambda *_, **__: update))
     main_channel_faults.fail_main_channel(case, "stays", UpdateHook(), "failed", "failed")
     checks = {check.name: check for check in case.evidence.checks}
     assert checks["stays-failed"].outcome is seen
     assert then or "gone with exit status 1" in checks["stays-failed"].message
     assert checks["stays-source-runs"].outcome is Outcome.PASS
+    assert checks["stays-descriptors"].outcome is (Outcome.FAIL if left else Outcome.PASS)
+    assert left in checks["stays-descriptors"].message

@@ -47,6 +47,7 @@ TWO_POINTS = "/run/points/q4-vhost-q35-cpr-10.2-ip4 /run/points/q1-vhost-q35-cpr
 NIGHT, ALL = "avocado run -m fixtures/matrix/night.yaml", "/run/night/combinations"
 COMPARE = "cprlib compare"
 OWN_QEMU = "~/qemu/build/qemu-system-x86_64"
+OTHER_USER = "--qemu-arg '-run-with user=65534:65534' tests/functional/test_matrix.py"
 T = "cprlib run -p chain=4 -p rate=500 $T"
 
 SUBSTITUTES = (
@@ -73,7 +74,7 @@ SUBSTITUTES = (
         Substitute(f"cprlib run --qemu PATH {option}", f"cprlib run --qemu $OWN {option} {ONE}", SHORT)
         for option in (
             "-p nic.packed=on -p nic.rx_queue_size=1024",
-            "--qemu-arg '-sandbox on' --qemu-arg '-run-with user=65534:65534'",
+            "--qemu-arg '-sandbox on'",
             "-p vcpus=4 -p mtu=9000 -p size=8000",
             "-p rate=200",
             "--parallel 1",
@@ -81,6 +82,7 @@ SUBSTITUTES = (
             "--policy slow-machine",
         )
     ),
+    Substitute(f"cprlib run --qemu PATH {OTHER_USER}", f"cprlib run --qemu $OWN {OTHER_USER}", OWN),
     Substitute("cprlib run", f"cprlib run {ONE}", "CI runs the whole suite"),
     # writing-a-test.md
     Substitute(

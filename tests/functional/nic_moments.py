@@ -9,7 +9,7 @@ import functools
 from dataclasses import replace
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited
+from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.linux.topology import guest_end
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev
@@ -37,7 +37,10 @@ def interface_down(guest: OperatedGuest) -> list[str]:
     guest.updater.live_update("interface-down")
     found = guest.answers_while("the interface was down")
     guest.wait_nic()  # its filters change: QEMU sends an event of the first change after its start or query-rx-filter
-    if not any(event.name == FILTER_EVENT for event in guest.machine.qmp.events):
+    changed = Deadline(EVENT_S, "the guest to change its receive filter", Awaited.GUEST)  # from a work item of Linux
+    try:
+        guest.machine.qmp.wait_event(FILTER_EVENT, deadline=changed)
+    except DeadlineExceeded:
         found.append(f"QEMU sent no event {FILTER_EVENT}")
     return found
 

@@ -13,7 +13,9 @@ from typing import cast
 
 import pytest
 
+import nic_moments
 import run_state_moments
+from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, CaseEnded, CprlibError, DeadlineExceeded, InstrumentError, QemuFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Role
@@ -185,3 +187,23 @@ def test_an_alarm_that_may_have_come_in_the_source_shows_nothing(ran_s: float) -
     late = pytest.raises(InstrumentError, match="still ran the guest for")
     with late if ran_s > 1 else contextlib.nullcontext():
         assert run_state_moments.alarm_set(cast(OperatedGuest, guest)) == []
+
+
+@pytest.mark.parametrize(("sends", "problems"), [(True, []), (False, ["QEMU sent no event NIC_RX_FILTER_CHANGED"])])
+def test_a_guest_may_change_its_receive_filter_later(sends: bool, problems: list[str]) -> None:
+    """Linux sends the commands from a work item, after the interface is up."""
+    events: list[SimpleNamespace] = []
+
+    def wait_event(name: str, *, deadline: Deadline) -> None:
+        if not sends:
+            raise deadline.exceeded()
+        events.append(SimpleNamespace(name=name))
+
+    guest = SimpleNamespace(
+        updater=SimpleNamespace(wait_announced=lambda: None, live_update=lambda _label: None),
+        agent=SimpleNamespace(set_interface=lambda **_: None),
+        answers_while=lambda _what: [],
+        wait_nic=lambda: None,
+        machine=SimpleNamespace(qmp=SimpleNamespace(events=events, wait_event=wait_event)),
+    )
+    assert nic_moments.interface_down(cast(OperatedGuest, guest)) == problems

@@ -123,12 +123,16 @@ def power_button(guest: OperatedGuest) -> list[str]:
     guest.machine.qmp.execute("system_powerdown")
     guest.updater.live_update("power-button")
     guest.machine.qmp.execute("cont")
-    seen = Deadline(EVENT_S, "the guest to see its power button", Awaited.GUEST)
-    seen.poll(lambda: _count(guest, POWER_BUTTON) == pressed + 1, 0.05)
+    _wait_pressed(guest, pressed + 1)
     more = _count(guest, SPURIOUS) - spurious
     guest.machine.qmp.execute("system_powerdown")
-    seen.poll(lambda: _count(guest, POWER_BUTTON) == pressed + 2, 0.05)
+    _wait_pressed(guest, pressed + 2)
     return [f"{more} ACPI interrupts (SCI) with nothing to handle"] if more > MOST_SPURIOUS else []
+
+
+def _wait_pressed(guest: OperatedGuest, times: int) -> None:
+    seen = Deadline(EVENT_S, "the guest to see its power button", Awaited.GUEST)
+    seen.poll(lambda: _count(guest, POWER_BUTTON) == times, 0.05)
 
 
 def _count(guest: OperatedGuest, path: str) -> int:

@@ -207,3 +207,23 @@ def test_a_guest_may_change_its_receive_filter_later(sends: bool, problems: list
         machine=SimpleNamespace(qmp=SimpleNamespace(events=events, wait_event=wait_event)),
     )
     assert nic_moments.interface_down(cast(OperatedGuest, guest)) == problems
+
+
+def test_each_press_of_the_power_button_has_its_own_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_state_moments, "EVENT_S", 0.5)
+    seen_at: list[float] = [0.0]
+
+    def execute(command: str) -> None:
+        if command == "system_powerdown":
+            seen_at.append(time.monotonic() + 0.35)  # the guest is busy
+
+    def files(paths: list[str]) -> dict[str, SimpleNamespace]:
+        presses = sum(at <= time.monotonic() for at in seen_at)
+        return {paths[0]: SimpleNamespace(text=f"{presses} enabled")}
+
+    guest = SimpleNamespace(
+        updater=SimpleNamespace(live_update=lambda _label: None),
+        agent=SimpleNamespace(files=files),
+        machine=SimpleNamespace(qmp=SimpleNamespace(execute=execute)),
+    )
+    assert run_state_moments.power_button(cast(OperatedGuest, guest)) == []

@@ -14,6 +14,7 @@ from typing import cast
 import pytest
 
 import nic_moments
+import operations as module
 import run_state_moments
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, CaseEnded, CprlibError, DeadlineExceeded, InstrumentError, QemuFailed
@@ -227,3 +228,29 @@ def test_each_press_of_the_power_button_has_its_own_deadline(monkeypatch: pytest
         machine=SimpleNamespace(qmp=SimpleNamespace(execute=execute)),
     )
     assert run_state_moments.power_button(cast(OperatedGuest, guest)) == []
+
+
+def test_a_target_that_is_ended_for_the_control_has_to_announce_nothing(
+    case: CaseChecks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rounds of RARP end with it: an operation that fails without an update too is inconclusive, not a failure."""
+    frames = SimpleNamespace(answered=True)
+    first = SimpleNamespace(machine=SimpleNamespace(process=None), mechanism=Mechanism.CPR)
+    for name, value in {
+        "frames": frames,
+        "guest": first,
+        "parameters": SimpleNamespace(queue_length=1),
+    }.items():
+        setattr(case, name, value)
+    monkeypatch.setattr(module, "kill_group", lambda _: None)
+
+    def no_guest(*_: object) -> None:
+        raise QemuFailed("start a guest", "it died")
+
+    monkeypatch.setattr(module, "running_guest", no_guest)
+    broken = operation("a", ["no RARP"])
+    runs = checked(case, broken)
+    runs.run("after-update", [broken])
+    runs.add_checks()
+    assert not frames.answered
+    assert {check.outcome for check in case.evidence.checks} == {Outcome.PASS, Outcome.INCONCLUSIVE}

@@ -203,14 +203,11 @@ class FrameWatch:
             return deadline.poll(found, 0.05)
         return None
 
-    def wait_guest_announced(self, longest_ms: float = GUEST_ANNOUNCES_MS) -> None:
-        """Wait until a guest that announces itself has done so after its latest update, in all rounds.
-
-        :param longest_ms: after RESUME, scaled as all deadlines are.
-        """
+    def wait_guest_announced(self) -> None:
+        """Wait until a guest that announces itself has done so after its latest update, in all rounds."""
         update = self._guest.updates[-1] if self._guest.updates else None
         if update and update.announcements_ms and (resumed := update.times_ns.get(Step.RESUME)):
-            left = longest_ms / 1e3 - (time.time_ns() - resumed) / 1e9 / timeout_scale()  # Deadline scales it
+            left = GUEST_ANNOUNCES_MS / 1e3 - (time.time_ns() - resumed) / 1e9 / timeout_scale()  # Deadline scales it
             deadline, rounds = Deadline(max(left, 0.001), "announcements"), len(update.announcements_ms)
             self.wait_announced(FrameClass.ARP, next(iter(self._macs)), resumed, deadline, rounds)
 

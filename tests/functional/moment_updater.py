@@ -16,7 +16,6 @@ from cprlib.update.live_update import LiveUpdate, UpdateHook
 from operated_guest import Updater
 
 FAULT = "cancel-fds-received"
-ANNOUNCED_MS = 2000.0  # after RESUME: QEMU's last request comes at 550 ms (announce-*, QAPI MigrationParameters)
 
 
 class ActBeforeMigrate(UpdateHook):
@@ -68,8 +67,11 @@ class MomentUpdater(Updater):
         self.had_driver[label] = hook.had_driver
 
     def wait_announced(self) -> None:
-        """Wait until the guest has announced itself; one whose interface was down does it in fewer rounds."""
-        self._case.frames.wait_guest_announced(ANNOUNCED_MS)
+        """Wait until the guest has announced itself in all rounds; QEMU begins the next one when the guest has done so.
+
+        Source: virtio_net_handle_announce(), hw/net/virtio-net.c.
+        """
+        self._case.frames.wait_guest_announced()
 
     def fail_update(self, label: str) -> None:
         """Cancel an update of the guest, and check that the source has its run state.

@@ -48,7 +48,6 @@ def interface_down(guest: OperatedGuest) -> list[str]:
 def driver_unbound(guest: OperatedGuest) -> list[str]:
     """The NIC has no driver in the guest: no features are negotiated, and vhost does not run."""
     agent, before = guest.agent, guest.nics()[0]
-    guest.updater.wait_announced()
     bound = agent.unbind_driver()
     guest.updater.live_update("driver-unbound")
     found = guest.answers_while("the NIC had no driver")
@@ -63,7 +62,6 @@ def ring_broken(guest: OperatedGuest) -> list[str]:
     vhost has no such state.
     """
     agent, before = guest.agent, guest.nics()[0]
-    guest.updater.wait_announced()
     bound = agent.break_ring()
     found = _broken_ring_problems(guest, "before")
     guest.updater.live_update("ring-broken")

@@ -164,7 +164,6 @@ def rebind_driver(guest: OperatedGuest, before: NicInfo | None = None) -> list[s
     """
     before = before or guest.nics()[0]
     agent = guest.agent
-    guest.updater.wait_announced()
     agent.bind_driver(agent.unbind_driver())
     guest.wait_nic()
     return nic_changes(before, guest.nics()[0])

@@ -39,7 +39,7 @@ class Updater:
     def wait_announced(self) -> None:
         """Wait until the guest has announced itself after the latest update.
 
-        Until then Linux may block for ever when its interface is closed (docs/findings.md).
+        Until then Linux may block for ever when its interface is set down (docs/findings.md).
         """
 
     def fail_update(self, label: str) -> None:

@@ -13,6 +13,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import Situation
 from cprlib.update.faults import faults_named
 from host_operations import ANNOUNCE, LINK, MIGRATION, PLUG, REBOOT, SINGLE_PACKETS, STOP, TAP, TCP
+from moment_updater import MomentUpdater
 from nic_operations import (
     ADDRESS,
     DRIVER,
@@ -46,7 +47,7 @@ class Operations(LiveUpdateTest):
         """
         with (
             self.given_guest(spec) as case,
-            operated_guest(case.guest, case.ports, used) as guest,
+            operated_guest(case.guest, case.ports, used, MomentUpdater(case)) as guest,  # it waits for announcements
             checked_operations(case, guest, (*operations, *BRIEF)) as checked,
         ):
             if situation is Situation.FAILED_UPDATE:

@@ -78,9 +78,9 @@ class Moments(LiveUpdateTest):
     def test_update_works_in_any_state_of_the_nic(self) -> None:
         """An update works, and the NIC after it, whatever guest and management are doing with the NIC.
 
-        Interface down; no driver; a ring broken; link or tap down; small rings; an offload off; plug or unplug pending;
-        unplugged. What fails is repeated without updates; if it fails there too, the check is inconclusive. Parameters
-        ``queues``, ``vhost``: fixtures/matrix/moments.yaml.
+        Interface down; no driver; a ring broken (without vhost); link or tap down; small rings; an offload off; plug or
+        unplug pending; unplugged. What fails is repeated without updates; if it fails there too, the check is
+        inconclusive. Parameters ``queues``, ``vhost``: fixtures/matrix/moments.yaml.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,patch:postload,patch:7,patch:no-loss,patch:9
         :avocado: tags=mechanism:cpr,vhost:on,queues:2

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, DeadlineExceeded, QmpRefused
+from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, QmpRefused
 from cprlib.evidence.records import Role
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.qemu.command_line import MigrationChannels
@@ -112,6 +112,9 @@ def quit_while_waiting(case: MeasuredCase, machine: Machine) -> None:
         cpr.wait_held(Deadline(STEP_S, "the CPR state", Awaited.QEMU))
         seen = len(machine.qmp.events)
         machine.quit()
+        with contextlib.suppress(QemuFailed, DeadlineExceeded):  # it waits until all events have been read
+            ended = Deadline(STEP_S, "the end of the source's events", Awaited.QEMU)
+            machine.qmp.wait_event("RESUME", deadline=ended, after=seen)
         later = [event.name for event in machine.qmp.events[seen:]]
     meaning = "the source ran the guest again before it ended"
     case.expect("quit-does-not-resume", "RESUME" not in later, "no event RESUME", later, meaning)

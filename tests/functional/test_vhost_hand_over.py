@@ -45,8 +45,10 @@ class VhostHandOver(LiveUpdateTest):
                 source = case.guest.machine
                 update = case.live_update(check=f"{name}-update")
                 check_order(case, update, trace.report(), source, case.guest.machine)
-                probes.send()  # what the target's vhost finds first
-                probes.count_missing(Deadline(TRAFFIC_ANSWER_S, "the first answers"))
+                sent = probes.send()  # what the target's vhost finds first
+                missing = probes.count_missing(Deadline(TRAFFIC_ANSWER_S, "the first answers"))
+                meaning = f"packets without an answer, of the first {sent} that came after the update"
+                case.expect_equal("first-packets-arrive", missing, 0, meaning, when=f"after-{name}")
                 check_vhost_carries(case, "vhost-carries", probes, trace, time.time_ns(), when=f"after-{name}")
 
     def test_ordinary_migration_keeps_vhost(self) -> None:

@@ -23,6 +23,7 @@ from cprlib.update.running_guest import RunningGuest
 
 Counters = dict[str, int | None]
 
+TCP_END_S = 20.0  # for a connection to close
 TRIED_PER_QUEUE = 12  # with four queues, one of them gets no flow in 1 of 250,000 cases
 
 CAPTURE = ("frames", "captured", "answers", "bad_checksums", "drops", "others", "announcements")
@@ -161,6 +162,15 @@ def flows_on_every_queue(guest: RunningGuest, candidates: Iterable[Flow], wanted
     chosen += [flow for flow in tried if flow not in chosen][: wanted - len(chosen)]
     warm_up(station, chosen, _deadline())  # again, as the tap forgets a flow after 3 s without packets
     return tuple(sorted(chosen, key=lambda flow: flow.source_port))
+
+
+def tcp_end_s(guest: RunningGuest) -> float:
+    """Seconds in which a TCP connection that was open during the guest's updates has to close.
+
+    The time-out of TCP doubles (RFC 6298 section 5.5): after a pause its next try comes up to as many seconds later as
+    the pause has lasted. That try may fail too.
+    """
+    return TCP_END_S + 2 * max((update.pause_ns or 0 for update in guest.updates), default=0) / 1e9
 
 
 def _deadline() -> Deadline:

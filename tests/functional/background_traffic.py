@@ -24,10 +24,11 @@ from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.session import LATEST_S, QUIET_S
 from cprlib.traffic.station_endpoints import ReflectorLog, StationEndpoints
 from cprlib.traffic.tcp import TcpEndpointReport, TcpEndpointSettings, TcpRole, content_errors
+from cprlib.update.guest_traffic import tcp_end_s
 
 REFLECTOR_PORT, GUEST_PORT = 8620, 22000
 TCP_PORTS = {TcpRole.SOURCE: 5001, TcpRole.SINK: 5002}  # by the station's role
-END_S = 20.0
+FIRST_BYTES_S = 20.0
 FIRST_ANSWER_S = 5.0
 POLL_S = 0.1
 TCP_BYTES_PER_PACKET = 100  # rate of each connection, per packet of the measured stream
@@ -111,12 +112,12 @@ def background_traffic(case: MeasuredCase) -> Iterator[None]:
         streams = [(plan, index) for plan, index in started if _carries(case, plan, index)]
         connections = [(role, *_connect(case, station, role)) for role in TcpRole]
         yield
-        agent = case.guest.agent
+        agent, end_s = case.guest.agent, tcp_end_s(case.guest)
         for role, number, guest_number in connections:
             if role is TcpRole.SINK:
                 agent.stop_tcp(guest_number)
-            report = station.finish(number, END_S)
-            deadline = Deadline(END_S, "the guest's endpoint of the connection to finish", Awaited.GUEST)
+            report = station.finish(number, end_s)
+            deadline = Deadline(end_s, "the guest's endpoint of the connection to finish", Awaited.GUEST)
             _add_connection(case, role, report, agent.finished_tcp(guest_number, deadline))
         for _, index in started:
             agent.stop_stream(index)
@@ -224,7 +225,7 @@ def _connect(case: MeasuredCase, station: StationEndpoints, role: TcpRole) -> tu
     guest_number = case.guest.agent.start_tcp(role.opposite, port, rate=rate)
     address = GUEST.ipv6 if case.parameters.ip_version == 6 else GUEST.ipv4
     number = station.connect(TcpEndpointSettings(role, port, address, rate=rate))
-    Deadline(END_S, f"bytes on TCP port {port}, to or from the guest", Awaited.GUEST).poll(
+    Deadline(FIRST_BYTES_S, f"bytes on TCP port {port}, to or from the guest", Awaited.GUEST).poll(
         lambda: station.byte_count(number) > 0
     )
     return number, guest_number

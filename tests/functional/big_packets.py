@@ -20,13 +20,14 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S
 from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT, UNMEASURED_SSID, SenderPacket
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings, TcpRole, content_errors
+from cprlib.update.guest_traffic import tcp_end_s
 
 MTU_FRAME = 1514  # bytes of a full Ethernet frame
 TRANSFER_BYTES = 600_000
 FLOWING_RATE = 100_000  # bytes/s
 PORTS = {TcpRole.SOURCE: 5101, TcpRole.SINK: 5102}  # by the station's role; the next transfer takes others
 DATAGRAM_BYTES, DATAGRAMS = 9000, 5
-END_S = 20.0
+FIRST_BYTES_S = 20.0
 MOST_RETRANSMITTED = 40  # segments of some 400 without a loss: a busy machine answers late
 
 
@@ -70,7 +71,7 @@ class BigPackets:
             end = TcpEndpoint(TcpEndpointSettings(role, port, GUEST.ipv4, rate=100_000_000, byte_count=TRANSFER_BYTES))
         with end:
             result = self._finished(index)
-            report = end.finish(Deadline(END_S, "the connection to be closed"))
+            report = end.finish(Deadline(tcp_end_s(guest), "the connection to be closed"))
         after = guest.agent.network().nic()
         self._judge(role, when, report, result, TRANSFER_BYTES)
         return _mean_received(before, after)
@@ -94,7 +95,7 @@ class BigPackets:
             for role, index, end in running:
                 if role is TcpRole.SINK:
                     guest.agent.stop_tcp(index)
-                report = end.finish(Deadline(END_S, "the connection to be closed"))
+                report = end.finish(Deadline(tcp_end_s(guest), "the connection to be closed"))
                 self._judge(role, when, report, self._finished(index), None)
 
     def _judge(
@@ -114,7 +115,7 @@ class BigPackets:
         )
 
     def _finished(self, index: int) -> TcpResult | None:
-        deadline = Deadline(END_S, "the guest's end of the connection to finish", Awaited.GUEST)
+        deadline = Deadline(tcp_end_s(self.case.guest), "the guest's end of the connection to finish", Awaited.GUEST)
         try:
             return self.case.guest.agent.finished_tcp(index, deadline)
         except DeadlineExceeded:
@@ -165,7 +166,7 @@ def came_back(sent: bytes, answer: bytes) -> bool:
 
 def _wait_flowing(end: TcpEndpoint, port: int) -> None:
     purpose = f"bytes on TCP port {port}, to or from the guest"
-    Deadline(END_S, purpose, Awaited.GUEST).poll(lambda: end.byte_count > 0, 0.02)
+    Deadline(FIRST_BYTES_S, purpose, Awaited.GUEST).poll(lambda: end.byte_count > 0, 0.02)
 
 
 def _mean_received(before: NicInfo, after: NicInfo) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import cast
 
@@ -72,3 +74,33 @@ def test_what_the_own_sockets_dropped_is_no_loss(missing: int, dropped: int, unl
     plans = [(background_traffic.GUEST_STREAMS[0], 0)]
     background_traffic._add_streams(cast("MeasuredCase", case), plans, counters, reflector)
     assert streams[0].lost == lost
+
+
+def test_tcp_has_time_for_its_next_try_after_a_long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time-out doubles: after a pause of 26 s the next try comes up to 26 s later."""
+    waits: list[float] = []
+    station = SimpleNamespace(finish=lambda *given: waits.append(given[1]), reflections=lambda: None)
+    agent = SimpleNamespace(
+        stop_tcp=lambda _: None,
+        stop_stream=lambda _: None,
+        finished_tcp=lambda *given: waits.append(given[1].seconds),
+    )
+    stand_ins: dict[str, Callable[..., object]] = {
+        "StationEndpoints": lambda *_: nullcontext(station),
+        "_start": lambda *_: 0,
+        "_carries": lambda *_: False,
+        "_connect": lambda *_: (0, 0),
+        "_final_counters": lambda _: (),
+        "_add_connection": lambda *_: None,
+        "_add_streams": lambda *_: None,
+    }
+    for name, value in stand_ins.items():
+        monkeypatch.setattr(background_traffic, name, value)
+    update = SimpleNamespace(pause_ns=26_000_000_000)
+    topology = SimpleNamespace(station=SimpleNamespace(entered=nullcontext))
+    guest = SimpleNamespace(agent=agent, topology=topology, updates=[SimpleNamespace(pause_ns=None), update])
+    case = SimpleNamespace(guest=guest, parameters=SimpleNamespace(ip_version=4))
+    with background_traffic.background_traffic(cast("MeasuredCase", case)):
+        pass
+    assert len(waits) == 4
+    assert min(waits) > 2 * 26

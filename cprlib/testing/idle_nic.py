@@ -6,6 +6,7 @@ alone shows it. A QEMU that polls, or reschedules itself for ever, takes process
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +22,10 @@ from cprlib.linux.procfs import task_use, use_between
 from cprlib.linux.topology import STATION
 from cprlib.traffic.flow import Flow
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S, Listener, Probes
+from cprlib.traffic.stamp import MINIMUM_SIZE
 
 ROUNDS, MOST_ROUNDS = 3, 10  # packets on each queue, more while they are slow; the shortest delay counts
+MOST_LOST = 3  # of them; one may be lost to a wait of TRAFFIC_ANSWER_S when the machine stands still
 QUIET_S = 0.02  # between two of them
 LATE_MS = 5000.0  # one so late may have waited for another packet: the next ones have to be in time
 SLOWER, SLACK_MS = 5.0, 300.0  # the delay after an update is at most SLOWER times that before, plus SLACK_MS
@@ -58,10 +61,11 @@ def time_single_packets(
             delays[title] = _shortest(partial(_round_trip, probes), _limit_ms(before, title))
         if before and not _good(delays[title], _limit_ms(before, title)):
             break
+    sizes = itertools.count(MINIMUM_SIZE)
     with Listener(station, STATION.ipv4) as listener:
         for port in ports:
             title = f"from the guest's port {port}"
-            send = partial(_send_from_guest, listener, agent, port)
+            send = partial(_send_from_guest, listener, agent, port, sizes)
             delays[title] = _shortest(send, _limit_ms(before, title), FAST_MS)
             if before and not _good(delays[title], _limit_ms(before, title)):
                 break
@@ -78,26 +82,32 @@ def _limit_ms(before: Delays | None, title: str) -> float:
 
 
 def _shortest(send: Callable[[], float | None], limit_ms: float, fast_ms: float = 0.0) -> float | None:
-    """The shortest delay in ms of packets that are sent one after the other; None when one is lost.
+    """The shortest delay in ms of packets that are sent one after the other; None when too many are lost.
+
+    After one that is late or lost, the next ones all have to be in time.
 
     :param send: sends a packet; its delay in ms, None when it is lost.
     :param limit_ms: further packets are sent while all are slower.
     :param fast_ms: a first packet as fast as this is enough.
     """
     in_time: list[float] = []
-    late_ms = 0.0
+    late: list[float | None] = []
     for _ in range(MOST_ROUNDS):
         time.sleep(QUIET_S)
-        if (delay := send()) is None:
-            return None
-        if delay > LATE_MS * timeout_scale():
-            in_time, late_ms = [], max(delay, late_ms)
+        delay = send()
+        if delay is None or delay > LATE_MS * timeout_scale():
+            in_time = []
+            late.append(delay)
+            if late.count(None) == MOST_LOST:
+                return None
             continue
         in_time.append(delay)
         shortest = min(in_time)
-        if (len(in_time) >= ROUNDS and shortest <= limit_ms) or (not late_ms and shortest <= fast_ms):
+        if (len(in_time) >= ROUNDS and shortest <= limit_ms) or (not late and shortest <= fast_ms):
             return shortest
-    return min(in_time) if len(in_time) >= ROUNDS else late_ms
+    if len(in_time) >= ROUNDS:
+        return min(in_time)
+    return None if None in late else max(filter(None, late))
 
 
 def _round_trip(probes: Probes) -> float | None:
@@ -108,10 +118,14 @@ def _round_trip(probes: Probes) -> float | None:
     return (probes.first_answer_ns - sent_ns) / 1e6
 
 
-def _send_from_guest(listener: Listener, agent: AgentConnection, port: int) -> float | None:
-    asked_ns = time.time_ns()
-    agent.start_stream(STATION.ipv4, 1000, count=1, port=listener.port, source_port=port)
-    arrived_ns = listener.wait(Deadline(TRAFFIC_ANSWER_S, "a single packet"))
+def _send_from_guest(listener: Listener, agent: AgentConnection, port: int, sizes: Iterator[int]) -> float | None:
+    """The delay of a packet from a port of the guest.
+
+    :param sizes: an own one for each packet: one that is given up may come while the next is waited for.
+    """
+    asked_ns, size = time.time_ns(), next(sizes)
+    agent.start_stream(STATION.ipv4, 1000, count=1, size=size, port=listener.port, source_port=port)
+    arrived_ns = listener.wait(Deadline(TRAFFIC_ANSWER_S, "a single packet"), size)
     agent.reset_streams()  # frees the port; streams of a later test start at 0
     return None if arrived_ns is None else (arrived_ns - asked_ns) / 1e6
 

@@ -70,13 +70,16 @@ class Listener:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def wait(self, deadline: Deadline) -> int | None:
-        """When the kernel received the next packet, CLOCK_REALTIME in ns; None when none came in time."""
-        readable, _, _ = select.select([self._socket], [], [], deadline.remaining)
-        if not readable:
-            return None
-        _, ancillary, _, _ = self._socket.recvmsg(65536, 128)
-        return kernel_time_ns(ancillary)
+    def wait(self, deadline: Deadline, size: int) -> int | None:
+        """When the kernel received the next packet of a size, CLOCK_REALTIME in ns; None when none came in time.
+
+        :param size: bytes of UDP payload; others are dropped.
+        """
+        while select.select([self._socket], [], [], deadline.remaining)[0]:
+            payload, ancillary, _, _ = self._socket.recvmsg(65536, 128)
+            if len(payload) == size:
+                return kernel_time_ns(ancillary)
+        return None
 
 
 class Probes:

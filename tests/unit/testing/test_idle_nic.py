@@ -50,10 +50,13 @@ def test_single_packets(before: Delays, after: Delays, outcome: Outcome) -> None
         (None, [8.0], 8.0, 1),
         (None, [420.0, 5.0], 5.0, 2),  # a burst of the host's load
         (None, [420.0, 400.0, 410.0], 400.0, 3),
-        (None, [420.0, None], None, 2),
+        (None, [420.0, None, None, None], None, 4),
         (4.0, [420.0] * 5 + [310.0], 310.0, 6),
         (4.0, [420.0] * 10, 420.0, 10),  # a defect delays each
         (4.0, [9000.0, 5.0, 6.0, 7.0], 5.0, 4),  # the guest stood still
+        (4.0, [None, 5.0, 6.0, 7.0], 5.0, 4),  # for longer than a packet is waited for
+        (4.0, [None, 8.0] * 5, None, 5),  # each second one is stuck until another packet comes
+        (4.0, [None, 9000.0, 8.0, None, 8.0, 9.0, None], None, 7),
         (4.0, [6000.0, 8.0] * 5, 6000.0, 10),  # each second one is stuck until another packet comes
     ],
 )
@@ -65,10 +68,13 @@ def test_slow_packets_of_the_guest_are_sent_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     requests: list[str] = []
-    agent = SimpleNamespace(
-        start_stream=lambda *_, **parameters: requests.append(f"send from {parameters['source_port']}"),
-        reset_streams=lambda: requests.append("reset"),
-    )
+    sizes: list[int] = []
+
+    def start_stream(*_: object, source_port: int, size: int, **_others: object) -> None:
+        requests.append(f"send from {source_port}")
+        sizes.append(size)
+
+    agent = SimpleNamespace(start_stream=start_stream, reset_streams=lambda: requests.append("reset"))
     now_ns, remaining = 1_000_000_000, iter(delays)
 
     class Arrivals:
@@ -81,7 +87,8 @@ def test_slow_packets_of_the_guest_are_sent_again(
 
         def __exit__(self, *_: object) -> None: ...
 
-        def wait(self, _: object) -> int | None:
+        def wait(self, _: object, size: int) -> int | None:
+            assert sizes[-1:] == [size]
             return None if (delay := next(remaining)) is None else now_ns + int(delay * 1e6)
 
     monkeypatch.setattr(idle_nic, "Listener", Arrivals)
@@ -91,12 +98,13 @@ def test_slow_packets_of_the_guest_are_sent_again(
     found = time_single_packets(cast("NetworkNamespace", None), cast("AgentConnection", agent), (), (7000,), earlier)
     assert found == {title: shortest}
     assert requests == ["send from 7000", "reset"] * sent
+    assert len(set(sizes)) == sent  # a packet that comes too late is not taken for a later one
 
 
 def test_the_first_queue_with_a_defect_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each lost packet takes 15 s: the time of the test must not end before the check is made."""
     agent = SimpleNamespace(start_stream=lambda *_, **__: None, reset_streams=lambda: None)
-    listener = SimpleNamespace(port=9, wait=lambda _: None)
+    listener = SimpleNamespace(port=9, wait=lambda *_: None)
     monkeypatch.setattr(idle_nic, "Listener", lambda *_: contextlib.nullcontext(listener))
     station = cast("NetworkNamespace", None)
     earlier = {f"from the guest's port {port}": 4.0 for port in (7000, 7001)}

@@ -15,7 +15,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import DeadlineExceeded, EnvironmentFailure
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow, flows_between
-from cprlib.traffic.probes import ROUND_TRIPS, Probes, warm_up
+from cprlib.traffic.probes import ROUND_TRIPS, Listener, Probes, warm_up
 from cprlib.traffic.stamp import ReflectorPacket, SenderPacket
 from cprlib.traffic.station_endpoints import StampReflector
 
@@ -101,6 +101,15 @@ def test_a_silent_flow_is_named() -> None:
         with pytest.raises(DeadlineExceeded, match="no answer on"):
             probes.wait_answers(Deadline(0.2, "the guest to answer"))
         assert probes.first_answer_ns is None
+
+
+def test_a_packet_that_was_given_up_is_not_taken_for_the_next() -> None:
+    with Listener(HERE, "127.0.0.1") as listener, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        assert listener.wait(Deadline(0.01, "a packet"), 44) is None
+        opened.sendto(bytes(44), ("127.0.0.1", listener.port))
+        assert listener.wait(Deadline(0.2, "another one"), 45) is None
+        opened.sendto(bytes(46), ("127.0.0.1", listener.port))
+        assert listener.wait(Deadline(10, "the next one"), 46) is not None
 
 
 def test_a_late_start_is_waited_for() -> None:

@@ -8,13 +8,7 @@ from dataclasses import replace
 
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import FLOW, INSTRUMENT_CHECK, Budget, Check, InstrumentHealth, Outcome, Role, Stream
-from cprlib.traffic.control_run import (
-    LONGEST_STANDSTILL,
-    TUN_FLOW_EXPIRE_MS,
-    ControlRun,
-    check_instrument,
-    check_measurement,
-)
+from cprlib.traffic.control_run import TUN_FLOW_EXPIRE_MS, ControlRun, check_instrument, check_measurement
 from cprlib.traffic.ledger import GuestStop, Ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.update.events import Step
@@ -127,8 +121,8 @@ def packets_of(result: TrafficResult) -> Packets:
 def after_update_check(result: TrafficResult, control_run: ControlRun | None, queue_length: int) -> Check:
     """A further control run, with the guest after its updates, is as good as one before them.
 
-    Inconclusive is what the machine did before the updates too: duplicates, reordering, and pauses that explain a full
-    tap queue or flows that tun forgot.
+    Inconclusive are duplicates and reordering that the machine caused before the updates too, and what a pause explains
+    in the measured run as well: a full tap queue, and flows that tun forgot.
 
     :param control_run: before the updates.
     :param queue_length: packets that a tap queue holds.
@@ -144,13 +138,11 @@ def after_update_check(result: TrafficResult, control_run: ControlRun | None, qu
     before = _disturbances(*(control_run.results if control_run else ()))
     excused = {"duplicated", "reordered"} & before.keys()
     room_ms = Budget(queue_length, result.settings.rate / len(result.flows)).longest_pause_ms or 0.0
-    forward, gap_ms = result.interruption.forward, (control_run and control_run.floor_ms) or 0.0
-    pause_ms, still_ms = forward.high_ms or 0.0, gap_ms - (forward.resolution_ms or 0.0)
-    if pause_ms < still_ms / LONGEST_STANDSTILL:
-        if result.lost == result.lost_forward and room_ms < pause_ms:
-            excused.add("lost")
-        if len(result.flows) > 1 and not result.reordered.return_ and pause_ms > TUN_FLOW_EXPIRE_MS:
-            excused.add("reordered")
+    pause_ms, gap_ms = result.interruption.forward.high_ms or 0.0, (control_run and control_run.floor_ms) or 0.0
+    if result.lost == result.lost_forward and room_ms < pause_ms:
+        excused.add("lost")
+    if len(result.flows) > 1 and not result.reordered.return_ and pause_ms > TUN_FLOW_EXPIRE_MS:
+        excused.add("reordered")
     if seen.keys() <= excused:
         reason = f"{observed} in a pause of {pause_ms:,.0f} ms, the tap's queue lasts {room_ms:,.0f} ms"
         was = f"before the update {gap_ms:,.0f} ms" + (f", {_shown(before)}" if before else "")

@@ -31,7 +31,7 @@ from cprlib.linux.topology import guest_end, station_end
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.equivalence import wait_filters_settled
 from cprlib.testing.guest_case import GuestCase
-from cprlib.testing.parameters import SuiteParameters
+from cprlib.testing.parameters import LONGEST_AFTER_S, SuiteParameters
 from cprlib.testing.watch import TrafficWatch
 from cprlib.traffic.control_run import LEAST_CONTROL_SHARE, ControlRun
 from cprlib.traffic.flow import Flow, PortAllocator, StreamSettings, flows_between
@@ -56,7 +56,7 @@ from cprlib.update.outcome import view
 from cprlib.update.results import UpdateResult
 
 LONGEST_CONTROL_RUN_S, SPARE_S = 40.0, 0.5
-LONGEST_STREAM_S = 120.0
+LONGEST_UPDATES_S = 600.0  # of all updates under one traffic, which ends by itself after that
 FEW_UNDER_WAY_S = 0.02  # the number of packets under way varies by those of this time while nothing is held up
 STEADY_POLLS = 4
 BETWEEN_S = 0.3  # traffic between two updates of a chain
@@ -156,7 +156,8 @@ class MeasuredCase(GuestCase):
         :param idle: measure the load of an idle QEMU before and after, which takes 1.2 s.
         """
         parameters = self.parameters
-        settings = StreamSettings(rate=parameters.rate, duration_s=LONGEST_STREAM_S)
+        longest_s = parameters.before + LONGEST_UPDATES_S + max(parameters.after, LONGEST_AFTER_S)
+        settings = StreamSettings(rate=parameters.rate, duration_s=longest_s)
         with self.control_step():
             station, flows = self.guest.topology.station, self._warm_flows()
             self._watch = watch = TrafficWatch.begin(self.guest, flows, self.ports.take(1 + len(flows)), idle=idle)
@@ -212,6 +213,9 @@ class MeasuredCase(GuestCase):
         :raises InstrumentError: the instrument died.
         """
         self._running = self._watch = None
+        if session.progress().finished:
+            expected = "test packets until the end of the last update, and after it"
+            self.inconclusive("traffic-covers-all-updates", expected, "all packets of the stream had been sent before")
         session.finish()
         return trace.report()
 

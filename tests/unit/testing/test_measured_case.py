@@ -18,6 +18,7 @@ from cprlib.guest.packet_log import PacketLog
 from cprlib.testing import measured_case as module
 from cprlib.testing.measured_case import MeasuredCase, reflector_log
 from cprlib.testing.parameters import SuiteParameters
+from cprlib.traffic.flow import StreamSettings
 from cprlib.traffic.kernel_drops import DropReport
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.result import TrafficResult
@@ -47,7 +48,7 @@ class FakeSession(nullcontext[None]):
     sent, frames = WORLD.sent, ()
 
     def progress(self) -> SimpleNamespace:
-        return SimpleNamespace(answers=19)
+        return SimpleNamespace(answers=19, finished=False)
 
     def wait_for_answers(self, *_: object) -> None:
         pass
@@ -110,6 +111,30 @@ def test_a_good_run_has_a_ledger_and_the_checks_of_the_watch(case: MeasuredCase)
     expect_figures(case)
     assert case.evidence.ledger
     assert "a" in {check.name for check in case.evidence.checks}
+
+
+def test_traffic_that_ends_before_the_last_update_proves_nothing(
+    case: MeasuredCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeSession, "progress", lambda _: SimpleNamespace(answers=19, finished=True))
+    with case.under_traffic():
+        pass
+    outcomes = {check.name: check.outcome for check in case.evidence.checks}
+    assert outcomes["traffic-covers-all-updates"] is Outcome.INCONCLUSIVE
+
+
+def test_traffic_is_long_enough_for_its_parameters(case: MeasuredCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[StreamSettings] = []
+
+    def session(_station: object, _flows: object, settings: StreamSettings) -> FakeSession:
+        given.append(settings)
+        return FakeSession()
+
+    monkeypatch.setattr(module, "TrafficSession", session)
+    case.parameters = SuiteParameters(before=119, after=200)
+    with case.under_traffic():
+        pass
+    assert (given[0].duration_s or 0) > 119 + 200 + 300  # and 5 minutes for updates
 
 
 @pytest.mark.parametrize(

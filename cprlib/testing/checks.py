@@ -234,7 +234,10 @@ class CaseChecks:
 
     @contextlib.contextmanager
     def control_step(self) -> Iterator[None]:
-        """A control step: no failure in the body is attributed to an update."""
+        """A control step before the first update, also inside :meth:`qemu_step`: no failure counts against QEMU.
+
+        Once an update has begun, each failure counts here too: an updated guest must not die of being examined.
+        """
         control, self._control = self._control, True
         yield
         self._control = control  # not after a failure: expect_survival() has to know where it happened

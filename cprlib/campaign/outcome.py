@@ -68,7 +68,8 @@ class Policies:
     """The policies that jobs are judged by.
 
     :param usual: of all cases, except those skipped because the feature is missing.
-    :param strict: of those: the series brings the feature, so a build without it has a defect.
+    :param strict: of those, where the series brings the feature, so that a build without it has a defect; else the
+        usual one.
     """
 
     usual: Policy

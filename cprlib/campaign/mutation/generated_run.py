@@ -329,7 +329,7 @@ def prove_generated(
 
     :raises UsageError: no mutant was generated for the patches that were asked for.
     """
-    equivalent, known, policies = load_equivalent(), load_killers(), load_policies()
+    equivalent, known, policies = load_equivalent(), load_killers(), load_policies(request.base)
     with open_session(STORE, folder, request.engine, parallel, progress, request.base) as session:
         mutated = build_mutated(request.base, progress)
         chosen = choose_generated(mutated.set, request, equivalent)

@@ -16,6 +16,7 @@ from pathlib import Path
 from cprlib.build import store
 from cprlib.build.mutants import build_mutant
 from cprlib.build.progress import LineProgress, Progress, seconds_text
+from cprlib.build.series import find_base
 from cprlib.campaign.job import SuiteTest, compress, keep_records
 from cprlib.campaign.mutation.output import write_report
 from cprlib.campaign.mutation.plan import STORE, Build, MutationRequest, PlannedBuild
@@ -280,7 +281,7 @@ def prove(
     :param say: takes lines of progress.
     :raises CprlibError: an error that ends the session; stored results stay.
     """
-    policies = load_policies()
+    policies = load_policies(request.base)
     with open_session(STORE, folder, request.engine, parallel, progress, request.base) as session:
         work, workers = MutationJobs(session, request.base, policies), session.workers
         jobs = sum(len(planned.tests) for planned in plan)
@@ -294,8 +295,10 @@ def prove(
     return report
 
 
-def load_policies() -> Policies:
-    return Policies(load_policy(USUAL_POLICY), load_policy("strict"))
+def load_policies(base: str) -> Policies:
+    """The policies for builds of a base; a stand-in has no ``cpr=on``, which is no defect of it."""
+    usual = load_policy(USUAL_POLICY)
+    return Policies(usual, usual if find_base(base).stand_in_on else load_policy("strict"))
 
 
 def read_results(folder: Path, planned: PlannedBuild, built: BuiltQemu, policies: Policies) -> BuildResults:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cprlib.campaign.mutation.run import load_policies
 from cprlib.campaign.outcome import JobOutcome, judge_folder
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
@@ -87,10 +88,15 @@ def test_folder_that_is_empty_or_broken_is_a_crash(tmp_path: Path) -> None:
     assert judge_folder(folder, POLICIES).outcome == JobOutcome.CRASHED
 
 
-def test_missing_feature_is_a_defect(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("base", "outcome"), [("10.0", JobOutcome.FAILED), ("10.2-local", JobOutcome.SKIPPED)])
+def test_missing_feature_is_a_defect_of_a_base_whose_series_brings_it(
+    tmp_path: Path, base: str, outcome: JobOutcome
+) -> None:
     said = "cannot hand over a tap: not supported by this QEMU"
     folder = put_job(tmp_path / "c", "CANCEL", said, replace(CHECKS, skipped=said, skip_word="no-cpr"))
-    assert judge_folder(folder, POLICIES).matches("not supported")
+    job = judge_folder(folder, load_policies(base))
+    assert job.outcome == outcome
+    assert said in job.messages[0]
 
 
 def test_other_missing_thing_is_a_skip(tmp_path: Path) -> None:

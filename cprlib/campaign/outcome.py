@@ -58,6 +58,11 @@ class JudgedJob:
     messages: tuple[str, ...] = ()
     seconds: float | None = None
 
+    @property
+    def decides(self) -> bool:
+        """False where the harness or the instrument is to blame: the test may run again."""
+        return self.outcome in (*WITHOUT_ALARM, JobOutcome.FAILED)
+
     def matches(self, pattern: str) -> bool:
         """True when the job failed and a regular expression is found in one of its failed findings."""
         return self.outcome == JobOutcome.FAILED and any(re.search(pattern, text) for text in self.messages)

@@ -85,7 +85,8 @@ class MutationJobs:
         return described_build(qemu)
 
     def is_stored(self, build: Build, built: BuiltQemu, test: SuiteTest) -> bool:
-        return has_key(self.final(build, test), self._key(build, built, test))
+        """Whether this session has a result whose inputs are unchanged; one that decides nothing does not count."""
+        return has_key(self.final(build, test), self._key(build, built, test)) and self.judge(build, test).decides
 
     def run(self, build: Build, built: BuiltQemu, test: SuiteTest) -> JudgedJob | None:
         """Run a test and store its result; None when it was ended from outside and nothing was stored."""
@@ -106,22 +107,19 @@ class MutationJobs:
     def adopt(self, build: Build, built: BuiltQemu, test: SuiteTest) -> bool:
         """Whether a result is stored whose inputs are unchanged, in this session or copied from an earlier one.
 
-        One that is inconclusive is not copied from an earlier session, and on the good build not kept in this one: the
+        One that decides nothing is not copied from an earlier session, and on the good build not kept in this one: the
         test runs again.
         """
         key, place, own = self._key(build, built, test), f"{build.folder}/{test.id}", self.final(build, test)
-        if has_key(own, key) and (any(build.numbers) or self._is_decided(own)):
+        if has_key(own, key) and (any(build.numbers) or self.judge(build, test).decides):
             return True
         top = self.session.folder
         for other in sorted(top.parent.glob(f"*/{own.relative_to(top)}"), reverse=True):
-            if other != own and has_key(other, key) and self._is_decided(other):
+            if other != own and has_key(other, key) and judge_folder(other, self.policies).decides:
                 with contextlib.suppress(OSError):
                     self._store_copy(other, place, key)
                     return True
         return False
-
-    def _is_decided(self, folder: Path) -> bool:
-        return judge_folder(folder, self.policies).outcome in (*WITHOUT_ALARM, JobOutcome.FAILED)
 
     def share(self, group: Build, build: Build, built: BuiltQemu, test: SuiteTest) -> JudgedJob:
         """Store the result of a build with several generated mutants as that of one of them."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cprlib.build.progress import Progress
 from cprlib.campaign.job import SuiteTest, compress, find_tests
+from cprlib.campaign.outcome import Policies, judge_folder
 from cprlib.campaign.pool import Task
 from cprlib.campaign.progress import ProgressLines
 from cprlib.campaign.scoreboard.figures import Measured, measure
@@ -18,6 +19,7 @@ from cprlib.errors import BuildFailed, DownloadFailed, NotSupported
 from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary, probe
 from cprlib.qemu.facts import QemuFacts
+from cprlib.verdict.policy import Policy
 from cprlib.verdict.policy_file import load_policy
 
 POLICY = "default"
@@ -58,10 +60,13 @@ class ScoreboardJobs:
     """Runs tests and stores their results; called on the pool's threads."""
 
     session: Session
+    policies: Policies
 
     def is_stored(self, job: RowJob) -> bool:
+        """Whether there is a result whose inputs are unchanged; one that decides nothing does not count."""
+        folder = self.session.final(job.place)
         key = self.session.key(job.test, self._parameters(job), sha256=job.sha256)
-        return has_key(self.session.final(job.place), key)
+        return has_key(folder, key) and judge_folder(folder, self.policies).decides
 
     def run(self, job: RowJob) -> bool:
         """Run a test and store its result; False when it was ended from outside."""
@@ -148,7 +153,7 @@ def run_session(
     :returns: the figures of every row.
     :raises CprlibError: an error that ends the session; stored results stay.
     """
-    rows = choose_rows(request.only)
+    rows, policy = choose_rows(request.only), load_policy(POLICY)
     with open_session(STORE, folder, request.engine, parallel, progress) as session:
         built = build_rows(rows, progress)
         for item in built:
@@ -156,13 +161,14 @@ def run_session(
                 say(f"{item.row.name}: not measured: {item.problem}")
         jobs = make_jobs(built, request.runs, tests)
         say(f"{len(jobs)} tests on {len(rows)} rows, {session.workers} at once, in {folder}")
-        session.run_all(ScoreboardStrategy(jobs, ScoreboardJobs(session), ProgressLines(say)))
-        return [_measured(item, [job for job in jobs if job.built.row == item.row], session) for item in built]
+        work = ScoreboardJobs(session, Policies(policy, policy))
+        session.run_all(ScoreboardStrategy(jobs, work, ProgressLines(say)))
+        return [_measured(item, [job for job in jobs if job.built.row == item.row], session, policy) for item in built]
 
 
-def _measured(built: BuiltRow, jobs: Sequence[RowJob], session: Session) -> Measured:
+def _measured(built: BuiltRow, jobs: Sequence[RowJob], session: Session, policy: Policy) -> Measured:
     if built.problem or built.facts is None:
         return Measured(built.row, problem=built.problem)
     updates = [session.final(job.place) for job in jobs if job.test.id == UPDATE_TEST]
     failures = [session.final(job.place) for job in jobs if job.test.id != UPDATE_TEST]
-    return measure(built.row, built.facts.version, updates, failures, load_policy(POLICY))
+    return measure(built.row, built.facts.version, updates, failures, policy)

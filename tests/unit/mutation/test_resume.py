@@ -91,6 +91,17 @@ def test_result_is_not_kept_when_an_input_was_edited_while_the_test_ran(
     assert stored.changed
 
 
+@pytest.mark.parametrize("build", [Build(), MUTANT])
+def test_result_that_decides_nothing_runs_again(
+    work: MutationJobs, a_test: SuiteTest, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "run_avocado", lambda suite, *_: put_job(suite.results, "ERROR", "lab died"))
+    judged = work.run(build, BUILT, a_test)
+    assert judged is not None
+    assert judged.outcome == JobOutcome.CRASHED
+    assert not work.is_stored(build, BUILT, a_test)
+
+
 def test_job_that_was_ended_from_outside_is_not_stored(work: MutationJobs, a_test: SuiteTest) -> None:
     work.session.children.stop()
     assert work.run(MUTANT, BUILT, a_test) is None

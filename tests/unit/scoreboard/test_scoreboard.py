@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from cprlib.build.series import find_series
+from cprlib.campaign import session as session_module
 from cprlib.campaign.job import SuiteTest
+from cprlib.campaign.outcome import Policies
 from cprlib.campaign.scoreboard.figures import Measured, measure
 from cprlib.campaign.scoreboard.page import scoreboard_page
 from cprlib.campaign.scoreboard.plan import Qemu, Row, ScoreboardRequest, all_rows, choose_rows
-from cprlib.campaign.scoreboard.run import BuiltRow, build_rows, make_jobs
+from cprlib.campaign.scoreboard.run import BuiltRow, RowJob, ScoreboardJobs, build_rows, make_jobs
+from cprlib.campaign.session import ResultRecord, Session
 from cprlib.errors import BuildFailed, UsageError
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, DescriptorCount, FaultRecord, Outcome, Role
@@ -22,7 +25,7 @@ from cprlib.traffic.figures import Interruption, InterruptionPerDirection, PerDi
 from cprlib.update.faults import faults_named
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.policy import Policy
-from tests.unit.compare.samples import guest_evidence
+from tests.unit.compare.samples import ASSETS, guest_evidence
 from tests.unit.mutation.samples import put_job
 
 POLICY = Policy()
@@ -116,6 +119,19 @@ def test_faults_survived_are_counted_by_their_checks(tmp_path: Path) -> None:
     case = replace(guest_evidence(1), role=Role.CHECKS, faults=faults, checks=checks)
     found = measure(row(), "10.0.13", [], [put_job(tmp_path / "f", "FAIL", "", case)], POLICY)
     assert (found.faults, found.survived, found.inconclusive) == (2, 1, 0)
+
+
+@pytest.mark.parametrize(("status", "stored"), [("PASS", True), ("ERROR", False)])
+def test_guest_that_would_be_discarded_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str, stored: bool
+) -> None:
+    monkeypatch.setattr(session_module, "code_digest", lambda: "code")
+    session = Session(tmp_path, tmp_path / ".partial", ASSETS, "uml")
+    job = RowJob(BuiltRow(row(), QemuBinary(Path("/qemu"))), SuiteTest("update", f"{__file__}:X.test_update"), 1)
+    work = ScoreboardJobs(session, Policies(POLICY, POLICY))
+    folder = put_job(session.final(job.place), status, "lab died", guest_evidence(3))
+    ResultRecord(session.key(job.test, work._parameters(job), sha256="")).write(folder)
+    assert work.is_stored(job) == stored
 
 
 def test_faults_are_injected_in_the_first_run_only() -> None:

@@ -323,7 +323,7 @@ def prove_generated(
     progress: Progress,
     say: Callable[[str], None],
 ) -> MutationReport:
-    """Run the missing tests of a session with generated mutants and write its report.
+    """Run the missing tests of a session with generated mutants and write its report, also when it is interrupted.
 
     Parameters and errors as of :func:`cprlib.campaign.mutation.run.prove`.
 
@@ -338,10 +338,12 @@ def prove_generated(
         say(f"{counts}, {session.workers} tests at once, in {folder}")
         seconds = math.inf if request.hours is None else request.hours * 3600
         strategy = GeneratedStrategy(chosen, tests, work, built, ProgressLines(say), _tags_of(tests), known, seconds)
-        session.run_all(strategy)
-        generated = generated_report(strategy.results(), chosen, mutated.set, request, mutated.qemu.path)
-        good = read_results(folder, PlannedBuild(NONE_CHOSEN, tuple(tests)), built, policies)
-        report = make_report([good], tests, request, session.environment(), generated)
-        write_report(folder, report)
-        files.write_text(folder / "killers.json", killers_text(known, generated.mutants))
+        try:
+            session.run_all(strategy)
+        finally:
+            generated = generated_report(strategy.results(), chosen, mutated.set, request, mutated.qemu.path)
+            good = read_results(folder, PlannedBuild(NONE_CHOSEN, tuple(tests)), built, policies)
+            report = make_report([good], tests, request, session.environment(), generated)
+            write_report(folder, report)
+            files.write_text(folder / "killers.json", killers_text(known, generated.mutants))
     return report

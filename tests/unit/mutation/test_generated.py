@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import threading
@@ -11,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.build.assets import Assets
 from cprlib.build.generated_mutants import GeneratedMutant, MutantSet
+from cprlib.build.mutated_qemu import MutatedQemu
+from cprlib.build.progress import Progress
 from cprlib.build.series import find_series
 from cprlib.campaign.job import SuiteTest
+from cprlib.campaign.mutation import generated_run
 from cprlib.campaign.mutation.generated import (
     ChosenMutants,
     EquivalentMutant,
@@ -28,7 +33,7 @@ from cprlib.campaign.mutation.generated import (
     mutant_digest,
     state_of,
 )
-from cprlib.campaign.mutation.generated_run import GeneratedStrategy
+from cprlib.campaign.mutation.generated_run import GeneratedStrategy, prove_generated
 from cprlib.campaign.mutation.output import SUMMARY_LINES, report_html, report_markdown, report_text
 from cprlib.campaign.mutation.plan import Build, MutationRequest
 from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs
@@ -36,9 +41,12 @@ from cprlib.campaign.mutation.score import MUTATION_SCHEMA_FILE
 from cprlib.campaign.outcome import JobOutcome, JudgedJob
 from cprlib.campaign.pool import Children, Pool
 from cprlib.campaign.progress import ProgressLines
+from cprlib.campaign.session import Session
 from cprlib.codec import encode
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
+from cprlib.guest.image import GuestImage
+from cprlib.qemu.binary import QemuBinary
 from tests.unit.mutation.samples import HOSTILE, judged, report
 from tests.unit.mutation.samples import results as build_results_of
 
@@ -279,6 +287,27 @@ def test_no_test_begins_after_the_time(tmp_path: Path) -> None:
     made = generated_report(strategy.results(), chosen, SET, request(), Path("/x/qemu"))
     assert (made.total.not_run, made.verdict) == (made.total.counted, Outcome.INCONCLUSIVE)
     assert made.sentence == "generated mutants: 0 of 19 killed (0.0 %), 19 not run"
+
+
+def test_interrupted_run_shows_its_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class InterruptedWork(FakeWork):
+        def run(self, build: Build, built: BuiltQemu, test: SuiteTest) -> JudgedJob:
+            if build.numbers == (2,):
+                raise KeyboardInterrupt
+            return super().run(build, built, test)
+
+    (tmp_path / "qemu").write_text("qemu")
+    qemu = QemuBinary(tmp_path / "qemu")
+    session = Session(tmp_path, tmp_path / ".partial", Assets(qemu, GuestImage(qemu.path, qemu.path, "d")), "uml")
+    monkeypatch.setattr(generated_run, "open_session", lambda *_: contextlib.nullcontext(session))
+    monkeypatch.setattr(generated_run, "build_mutated", lambda *_: MutatedQemu(qemu, SET))
+    monkeypatch.setattr(generated_run, "MutationJobs", lambda *_: InterruptedWork(tmp_path))
+    asked = request(patches=(6,), engine="uml")
+    with pytest.raises(KeyboardInterrupt):
+        prove_generated(tmp_path, asked, TESTS, parallel=1, progress=Progress(), say=lambda _: None)
+    total = json.loads((tmp_path / "mutation.json").read_text())["generated"]["total"]
+    assert (total["counted"], total["not_reached"], total["not_run"]) == (19, 16, 2)
+    assert (tmp_path / "killers.json").exists()
 
 
 def made_report(*states: MutantState, **changes: object) -> GeneratedReport:

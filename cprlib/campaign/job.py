@@ -30,6 +30,7 @@ from cprlib.verdict.policy import matches
 
 INSTRUMENTED = "avocado-instrumented"
 RAW_FILES = ("*.pcap", "reflector.json")
+RECORDS = ("case.json", "*.txt", "stderr-*", "reached-*.bin")
 CASE_ADVICE = "give a case id from docs/tests.md, e.g. chain-of-updates-loses-nothing"
 
 
@@ -183,9 +184,9 @@ def gather_evidence(folder: Path) -> int:
 
 
 def keep_records(folder: Path) -> None:
-    """Remove from a job's cases all but their records: what a verdict needs, and QEMU's last words."""
+    """Remove from a job's cases all but their records: what verdict and score need, and QEMU's last words."""
     for path in folder.glob("cases/*/*"):
-        if path.is_file() and not path.match("case.json") and not path.match("*.txt") and not path.match("stderr-*"):
+        if path.is_file() and not any(path.match(name) for name in RECORDS):
             path.unlink()
 
 

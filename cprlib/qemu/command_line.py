@@ -90,7 +90,7 @@ class MachineFiles:
         self.output = folder / f"stderr-{self.process_name}.log"  # standard output and error of the process
         self.counters = folder / COUNTERS_FILE  # of all QEMUs of the case; a coverage build makes it
         self.command = folder / f"command-{name}.txt"  # the command line, ready to paste except for its descriptors
-        self.reached = folder / f"reached-{name}.txt"  # numbers of generated mutants whose code was executed
+        self.reached = folder / f"reached-{name}.bin"  # a byte for each generated mutant: whether its code was executed
 
     def environment(self, mutant: str) -> dict[str, str]:
         """Variables that choose generated mutants (images/qemu/cprlib-mutant.h); none without a number."""

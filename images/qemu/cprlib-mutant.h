@@ -3,8 +3,9 @@
  * Generated mutants of a QEMU: all are in the program, and it has those that are chosen when it starts.
  *
  * CPRLIB_MUTANT=N,M        numbers of the mutants; 0 or unset: the program is as its authors wrote it
- * CPRLIB_MUTANT_REACHED=F  file to which the numbers of reached mutants are appended, one a line; only of the chosen
- *                          ones, where there are any. Opened for each line, so that QEMU has no further open file.
+ * CPRLIB_MUTANT_REACHED=F  file with a byte for each number, not 0 where the mutant was reached; only of the chosen
+ *                          ones, where there are any. Mapped at the start: a process that may open no file, or is
+ *                          killed, has its bytes too, and QEMU has no further open file.
  *
  * The build defines CPRLIB_MUTANTS, the highest number, before this text. Weak symbols instead of a source file of
  * their own: QEMU's build files stay as they are.
@@ -12,17 +13,15 @@
 #ifndef CPRLIB_MUTANT_H
 #define CPRLIB_MUTANT_H
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 __attribute__((weak)) bool cprlib_any_chosen;
 __attribute__((weak)) bool cprlib_is_chosen[CPRLIB_MUTANTS + 1];
-__attribute__((weak)) const char *cprlib_reached_file;
-__attribute__((weak)) bool cprlib_is_reached[CPRLIB_MUTANTS + 1];
+__attribute__((weak)) bool *cprlib_is_reached; /* NULL without a file that can be written */
 
 void cprlib_start(void);
 void cprlib_reach(int number);
@@ -32,8 +31,11 @@ bool cprlib_condition(int number, bool value);
 /* Before main() and its threads; once for each file with mutants, with the same result. */
 __attribute__((weak, constructor)) void cprlib_start(void)
 {
-    const char *numbers = getenv("CPRLIB_MUTANT");
+    const char *numbers = getenv("CPRLIB_MUTANT"), *file = getenv("CPRLIB_MUTANT_REACHED");
+    const size_t size = CPRLIB_MUTANTS + 1;
+    void *mapped = MAP_FAILED;
     char *end;
+    int fd;
 
     while (numbers && *numbers) {
         unsigned long number = strtoul(numbers, &end, 10);
@@ -43,28 +45,23 @@ __attribute__((weak, constructor)) void cprlib_start(void)
         }
         numbers = *end ? end + 1 : end;
     }
-    cprlib_reached_file = getenv("CPRLIB_MUTANT_REACHED");
-}
-
-/* Two threads may both write a number that they reach at the same time. */
-__attribute__((weak)) void cprlib_reach(int number)
-{
-    char line[16];
-    int fd, size, error = errno;
-
-    if (!cprlib_reached_file || cprlib_is_reached[number] || (cprlib_any_chosen && !cprlib_is_chosen[number])) {
-        return;
-    }
-    cprlib_is_reached[number] = true;
-    size = snprintf(line, sizeof(line), "%d\n", number);
-    fd = open(cprlib_reached_file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    fd = file && !cprlib_is_reached ? open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
     if (fd >= 0) {
-        if (write(fd, line, size) != size) {
-            cprlib_is_reached[number] = false;
+        if (ftruncate(fd, size) == 0) { /* an earlier process of the same name left bytes of the same size */
+            mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         }
         close(fd);
     }
-    errno = error;
+    if (mapped != MAP_FAILED) {
+        cprlib_is_reached = mapped;
+    }
+}
+
+__attribute__((weak)) void cprlib_reach(int number)
+{
+    if (cprlib_is_reached && !cprlib_is_reached[number] && (!cprlib_any_chosen || cprlib_is_chosen[number])) {
+        cprlib_is_reached[number] = true;
+    }
 }
 
 /* Whether a mutant is chosen. */

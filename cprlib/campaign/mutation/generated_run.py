@@ -12,7 +12,6 @@ halves of the group. The mutants of a group are of different functions: one can 
 from __future__ import annotations
 
 import collections
-import contextlib
 import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -307,11 +306,8 @@ def _tags_of(tests: Sequence[SuiteTest]) -> dict[str, frozenset[str]]:
 
 def reached_numbers(folder: Path) -> set[int]:
     """Numbers of the mutants that the QEMUs of a job reached, from the files that they wrote."""
-    found: set[int] = set()
-    for path in folder.rglob("reached-*.txt"):
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            found |= {int(line) for line in path.read_text(encoding="ascii").splitlines() if line.isdigit()}
-    return found
+    contents = (path.read_bytes() for path in folder.rglob("reached-*.bin"))
+    return {number for content in contents for number, byte in enumerate(content) if byte}
 
 
 def prove_generated(

@@ -10,14 +10,17 @@ import pytest
 
 from cprlib.build.generated_mutants import GeneratedMutant, MutantSet, Weaver
 from cprlib.build.series import Series
+from cprlib.campaign.mutation.generated_run import reached_numbers
 from cprlib.errors import BuildFailed
 
 BASE = """\
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 int main(int argc, char **argv)
 {
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 0 }); /* as a test that lets QEMU open nothing more */
 """
 BODY = """\
 +    struct { unsigned bits : 3; int plain; } x = { 0 };
@@ -42,7 +45,7 @@ def series(tmp_path: Path) -> Series:
     (tmp_path / "pristine" / "main.c").write_text(BASE + END)
     added = BODY.count("\n")
     context = "".join(f" {line}\n" for line in (BASE + "@" + END).splitlines())
-    hunk = f"@@ -1,7 +1,{7 + added} @@\n" + context.replace(" @", BODY + " ")
+    hunk = f"@@ -1,9 +1,{9 + added} @@\n" + context.replace(" @", BODY + " ")
     patch = tmp_path / "0001-first.patch"
     patch.write_text(f"--- a/main.c\n+++ b/main.c\n{hunk}")
     return Series((patch,))
@@ -91,12 +94,20 @@ def test_one_program_is_every_mutant(built: tuple[MutantSet, Path]) -> None:
 
 def test_reached_mutants_are_noted(built: tuple[MutantSet, Path], tmp_path: Path) -> None:
     found, program = built
-    reached = tmp_path / "reached"
+    reached, condition = tmp_path / "reached-program.bin", 'argc > 1 && !strcmp(text, "yes")'
+    always_true = _mutant(found, "condition always true", condition).number
+    always_false = _mutant(found, "condition always false", condition).number
     _output(program, 0, "no", reached=reached)
-    numbers = set(map(int, reached.read_text().split()))
-    condition = 'argc > 1 && !strcmp(text, "yes")'
-    assert _mutant(found, "condition always true", condition).number in numbers
-    assert _mutant(found, "condition always false", condition).number not in numbers  # it is false here
+    assert always_true in reached_numbers(tmp_path)
+    assert always_false not in reached_numbers(tmp_path)  # it is false here
+    _output(program, always_false, "yes", reached=reached)
+    assert {always_true, always_false} <= reached_numbers(tmp_path)
+
+
+def test_only_the_chosen_mutant_is_noted(built: tuple[MutantSet, Path], tmp_path: Path) -> None:
+    _, program = built
+    _output(program, 1, "no", reached=tmp_path / "reached-program.bin")
+    assert reached_numbers(tmp_path) == {1}
 
 
 def test_only_arguments_of_one_type_are_swapped(built: tuple[MutantSet, Path]) -> None:
@@ -107,10 +118,10 @@ def test_only_arguments_of_one_type_are_swapped(built: tuple[MutantSet, Path]) -
 
 def test_what_the_compiler_refuses_is_left_out(tmp_path: Path, series: Series) -> None:
     weaver = Weaver.of_series(series, tmp_path / "pristine", {"main.c"})
-    outputs = iter(["../source/main.c:9:5: error: no such thing", "", ""])
+    outputs = iter(["../source/main.c:11:5: error: no such thing", "", ""])
     found = weaver.compile(lambda _texts: next(outputs))
-    assert {item.line for item in found.not_compiled} == {9}
-    assert 9 not in {item.line for item in found.mutants}
+    assert {item.line for item in found.not_compiled} == {11}
+    assert 11 not in {item.line for item in found.mutants}
 
 
 def test_other_errors_of_the_compiler_end_the_build(tmp_path: Path, series: Series) -> None:

@@ -181,7 +181,7 @@ class FakeWork:
             cases.mkdir(parents=True)
             reachable = [*self.reached, 5] if test.id == "broken" else self.reached
             reached = [number for number in reachable if none or number in {*build.numbers} - {self.hidden}]
-            (cases / "reached-source.txt").write_text("".join(f"{number}\n" for number in reached))
+            (cases / "reached-source.bin").write_bytes(bytes(number in reached for number in range(31)))
         if none:
             if test.id == "broken":
                 return FAILED

@@ -41,6 +41,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MutationJobs:
     def run(suite: SuiteRun, *_: object) -> None:
         put_job(suite.results, "PASS", "", good_case())
         (suite.results / "cases" / good_case().id / "station.pcap").write_bytes(b"raw")
+        (suite.results / "cases" / good_case().id / "reached-source.bin").write_bytes(b"\0\1")
 
     monkeypatch.setattr(session_module, "run_avocado", run)
     monkeypatch.setattr(session_module, "code_digest", lambda: "code")
@@ -145,7 +146,10 @@ def test_raw_data_are_compressed_and_evidence_is_not(tmp_path: Path) -> None:
     assert gzip.decompress((case / "station.pcap.gz").read_bytes()) == b"raw" * 1000
 
 
-@pytest.mark.parametrize(("number", "kept"), [(0, ["case.json", "station.pcap.gz"]), (17, ["case.json"])])
+@pytest.mark.parametrize(
+    ("number", "kept"),
+    [(0, ["case.json", "reached-source.bin", "station.pcap.gz"]), (17, ["case.json", "reached-source.bin"])],
+)
 def test_raw_data_are_kept_without_a_generated_mutant(
     work: MutationJobs, a_test: SuiteTest, number: int, kept: list[str]
 ) -> None:

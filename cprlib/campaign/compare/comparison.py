@@ -142,7 +142,7 @@ def make_comparison(
     a_against_a = decide(control, analysis, effect) if control else None
     failures, unsteady = a_to_b_failures(a_to_b), _unsteady(a_against_a)
     verdict = decision.change
-    if failures or any(not item.also_a for item in decision.refusals):
+    if failures or any(not item.a_guests for item in decision.refusals):
         verdict = Change.REGRESS  # a refusal is no matter of noise
     elif problems or unsteady:
         verdict = Change.UNDECIDED

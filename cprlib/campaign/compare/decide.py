@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median, stdev
 
 from cprlib.campaign.compare import Effect
@@ -38,10 +38,20 @@ def decide(samples: Sequence[Sample], analysis: Analysis, effect: Effect) -> Dec
         for metric in DURATIONS
         if _measured(sample, metric)
     ]
+    rows, refused = _count_rows(valid), [item for sample in samples for item in refusals(sample)]
+    more = holm(
+        [
+            *(more_often(a.affected_guests, a.guests, b.affected_guests, b.guests) for *_, a, b in rows),
+            *(more_often(item.a_guests, item.a_of, item.guests, item.of) for item in refused),
+        ]
+    )
     return Decision(
         tuple(durations),
-        tuple(_counts(valid, analysis)),
-        tuple(item for sample in samples for item in refusals(sample)),
+        tuple(_counts(rows, more[: len(rows)], analysis)),
+        tuple(
+            replace(item, change=Change.REGRESS) if p <= analysis.counts else item
+            for item, p in zip(refused, more[len(rows) :], strict=True)
+        ),
         tuple(_problems(samples, valid)),
     )
 
@@ -160,14 +170,18 @@ def _median_of_updates(guests: Sequence[GuestResult], metric: Metric) -> float |
     return median(values) if values else None
 
 
-def _counts(samples: Sequence[Sample], analysis: Analysis) -> list[CountResult]:
-    rows = [
+def _count_rows(samples: Sequence[Sample]) -> list[tuple[Sample, Metric, _Affected, _Affected]]:
+    return [
         (sample, metric, _affected(sample.a, metric), _affected(sample.b, metric))
         for sample in samples
         for metric in COUNTS
         if sample.a and sample.b and any(metric.name in guest.packets for guest in (*sample.a, *sample.b))
     ]
-    worse = holm([more_often(a.affected_guests, a.guests, b.affected_guests, b.guests) for *_, a, b in rows])
+
+
+def _counts(
+    rows: Sequence[tuple[Sample, Metric, _Affected, _Affected]], worse: Sequence[float], analysis: Analysis
+) -> list[CountResult]:
     better = holm([more_often(b.affected_guests, b.guests, a.affected_guests, a.guests) for *_, a, b in rows])
     results = []
     for index, (sample, metric, a, b) in enumerate(rows):
@@ -213,16 +227,18 @@ def _affected(guests: Sequence[GuestResult], metric: Metric) -> _Affected:
 
 
 def refusals(sample: Sample) -> list[Refusal]:
-    """What the policy refuses in B, one for each property; also what keeps B's cases from running."""
-    known_a = {name for guest in sample.a for name in _refused(guest)}
-    found: dict[str, list[str]] = {}
-    for guest in sample.b:
-        for name, text in _refused(guest).items():
-            found.setdefault(name, []).append(text)
-    return [
-        Refusal(sample.case, texts[0], len(texts), len(sample.b), name in known_a)
-        for name, texts in sorted(found.items())
-    ]
+    """What the policy refuses in B, one for each property; also what keeps B's cases from running.
+
+    Before the test of their numbers: a property that A has as well is undecided where B has it more often.
+    """
+    sides = [[_refused(guest) for guest in side] for side in (sample.a, sample.b)]
+    found = []
+    for name in sorted({name for guest in sides[1] for name in guest}):
+        (in_a, of_a), (in_b, of_b) = [(sum(name in guest for guest in side), len(side)) for side in sides]
+        change = Change.UNDECIDED if in_b * of_a > in_a * of_b else Change.SAME
+        text = next(guest[name] for guest in sides[1] if name in guest)
+        found.append(Refusal(sample.case, text, in_b, of_b, in_a, of_a, change if in_a else Change.REGRESS))
+    return found
 
 
 def _refused(guest: GuestResult) -> dict[str, str]:

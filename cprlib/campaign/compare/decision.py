@@ -92,17 +92,18 @@ class CountResult:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A property that the policy refuses in B; needs no statistics.
+    """A property that the policy refuses in B; needs statistics only where A has it, too.
 
-    :param guests: with it. :param of: all guests.
-    :param also_a: A has it, too.
+    :param guests: B's guests with it. :param of: all of B's guests. :param a_guests, a_of: the same of A.
     """
 
     case: str
     text: str
     guests: int
     of: int
-    also_a: bool
+    a_guests: int
+    a_of: int
+    change: Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ class Decision:
         longer = [item for item in self.durations if item.change == Change.REGRESS]
         more = [item for item in self.counts if item.change == Change.REGRESS]
         return (
-            *(self._named(item.case, item.text) for item in self.refusals if not item.also_a),
+            *(self._named(item.case, item.text) for item in self.refusals if item.change == Change.REGRESS),
             *(self._named(item.case, f"{item.metric.label} {item.ratio:.2f} times A's") for item in longer),
             *(
                 self._named(item.case, f"{item.metric.label} in {item.b_affected} of {item.b_updates} updates")
@@ -134,7 +135,9 @@ class Decision:
     @property
     def undecided(self) -> tuple[str, ...]:
         results: tuple[DurationResult | CountResult, ...] = (*self.durations, *self.counts)
-        return tuple(self._named(item.case, item.metric.label) for item in results if item.change == Change.UNDECIDED)
+        found = [(item.case, item.metric.label, item.change) for item in results]
+        found += [(item.case, item.text, item.change) for item in self.refusals]
+        return tuple(self._named(case, text) for case, text, change in found if change == Change.UNDECIDED)
 
     def _named(self, case: str, text: str) -> str:
         """With the case in front where there are several."""

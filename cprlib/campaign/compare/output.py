@@ -144,7 +144,8 @@ def levels(made: Comparison) -> str:
 def refusals(made: Comparison) -> list[str]:
     """What the policy refuses, and in how many guests."""
     texts = [
-        f"{item.case} with B, {item.guests} of {item.of} guests: {item.text}" + ("; also with A" if item.also_a else "")
+        f"{item.case} with B, {item.guests} of {item.of} guests: {item.text}"
+        + (f"; with A, {item.a_guests} of {item.a_of}" if item.a_guests else "")
         for item in made.decision.refusals
     ]
     return [*texts, *a_to_b_failures(made.a_to_b)]

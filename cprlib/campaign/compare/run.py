@@ -172,7 +172,7 @@ def samples_of(rounds: Sequence[ArmGuests], other: str) -> tuple[Sample, ...]:
 def _refused(rounds: Sequence[ArmGuests], samples: Sequence[Sample]) -> bool:
     """Whether the policy refuses B and not A: further rounds would not change that."""
     a_to_b = any(guest.failures for item in rounds for guest in item.get(A_TO_B, ()))
-    return a_to_b or any(not item.also_a for sample in samples for item in refusals(sample))
+    return a_to_b or any(not item.a_guests for sample in samples for item in refusals(sample))
 
 
 def _hopeless(rounds: Sequence[ArmGuests]) -> bool:

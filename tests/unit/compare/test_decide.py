@@ -78,7 +78,7 @@ def test_one_lost_packet_of_b_is_a_regression_by_itself() -> None:
     found = decide([Sample(CASE, good, (*good[:11], guest(lost=[1])), True)], SINGLE_ANALYSIS, Effect())
     assert found.change == Change.REGRESS
     refusal = found.refusals[0]
-    assert (refusal.guests, refusal.of, refusal.also_a) == (1, 12, False)
+    assert (refusal.guests, refusal.of, refusal.a_guests, refusal.change) == (1, 12, 0, Change.REGRESS)
     assert found.counts[0].worse > 0.05  # no test of counts would have said so
 
 
@@ -89,15 +89,24 @@ def test_a_check_that_fails_at_two_updates_is_refused_once() -> None:
 
     good = (guest(), guest())
     (refusal,) = refusals(Sample(CASE, good, (failing(1), failing(2)), True))
-    assert (refusal.guests, refusal.of, refusal.also_a) == (2, 2, False)
-    assert refusals(Sample(CASE, (failing(3), guest()), (failing(1), guest()), True))[0].also_a
+    assert (refusal.guests, refusal.of, refusal.a_guests) == (2, 2, 0)
+    assert refusals(Sample(CASE, (failing(3), guest()), (failing(1), guest()), True))[0].a_guests == 1
 
 
 def test_refusal_that_a_has_as_well_is_no_regression() -> None:
     both = tuple(guest(lost=[1] if number == 3 else []) for number in range(12))
     found = decide([Sample(CASE, both, both, True)], SINGLE_ANALYSIS, Effect())
-    assert found.refusals[0].also_a
+    assert found.refusals[0].a_guests == 1
     assert found.change == Change.SAME
+
+
+@pytest.mark.parametrize(("in_b", "change"), [(12, Change.REGRESS), (3, Change.UNDECIDED), (1, Change.SAME)])
+def test_refusal_that_a_has_as_well_is_decided_by_its_number(in_b: int, change: Change) -> None:
+    bad = guest(failures=(Finding(Outcome.FAIL, "descriptor-flags", "O_CLOEXEC is missing"),))
+    a, b = ((bad,) * count + (guest(),) * (12 - count) for count in (1, in_b))
+    found = decide([Sample(CASE, a, b, True)], SINGLE_ANALYSIS, Effect())
+    assert (found.refusals[0].guests, found.refusals[0].change, found.change) == (in_b, change, change)
+    assert ("descriptor-flags" in str(found.undecided)) == (change == Change.UNDECIDED)
 
 
 def test_losing_far_more_often_than_a_is_a_regression_of_the_count() -> None:

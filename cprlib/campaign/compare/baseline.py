@@ -24,7 +24,7 @@ from cprlib.campaign.compare.conditions import (
     read_environments,
 )
 from cprlib.campaign.compare.decision import Sample
-from cprlib.campaign.compare.guest import GuestParameters, GuestResult, read_guests
+from cprlib.campaign.compare.guest import COUNTS, GuestParameters, GuestResult, read_guests
 from cprlib.campaign.store import read_versioned
 from cprlib.codec import dump_json
 from cprlib.errors import InstrumentError, UsageError
@@ -116,16 +116,17 @@ def make_baseline(results: Path, policy: Policy) -> Baseline:
 
 
 def _case(guests: Sequence[GuestResult]) -> BaselineCase:
+    """The guests of a case; the packets of one with an overlong pause are unknown."""
     return BaselineCase(
         {name: value for name, value in guests[0].parameters.items() if value is not None},
         tuple(
             BaselineGuest(
                 guest.updates,
                 {name: tuple(round(value, DIGITS) for value in values) for name, values in guest.durations.items()},
-                guest.packets,
-                guest.affected,
+                {} if guest.overlong else guest.packets,
+                {} if guest.overlong else guest.affected,
                 None if guest.longest_ms is None else round(guest.longest_ms, DIGITS),
-                guest.unknown,
+                {metric.name: guest.updates for metric in COUNTS} if guest.overlong else guest.unknown,
             )
             for guest in guests
         ),

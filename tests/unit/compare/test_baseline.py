@@ -99,6 +99,24 @@ def test_baseline_keeps_the_number_of_updates_without_counted_packets(tmp_path: 
     assert {(item.a_updates, item.b_updates) for item in made.decision.counts} == {(3, 3)}
 
 
+def test_baseline_counts_no_packets_of_a_guest_with_an_overlong_pause(tmp_path: Path) -> None:
+    folder, path = run_folder(tmp_path, "good", guests=1), tmp_path / "baseline.json"
+    case = guest_evidence(5)
+    lost = replace(case.per_update[0], loss=PerDirection(90, 0))
+    assert case.budget is not None
+    replace(
+        case,
+        per_update=(lost, *case.per_update[1:]),
+        loss=PerDirection(90, 0),
+        budget=replace(case.budget, queue_length=50),
+    ).write(folder / "cases" / CASE)
+    write_baseline(make_baseline(folder, POLICY), path)
+    made = check_baseline(
+        run_folder(tmp_path, "same", guests=1), read_baseline(path), path, POLICY, Effect(), anyway=False
+    )
+    assert [(item.a, item.a_updates, item.b_updates) for item in made.decision.counts] == [(0, 0, 5)] * 3
+
+
 def test_slower_run_is_a_regression_and_an_equal_run_is_not(tmp_path: Path) -> None:
     saved(tmp_path)
     assert check(tmp_path, run_folder(tmp_path, "slow", 1.3))[0] == ExitStatus.FAIL

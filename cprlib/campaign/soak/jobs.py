@@ -25,7 +25,7 @@ from cprlib.campaign.soak.resources import (
     of_soak,
     read_resources,
 )
-from cprlib.campaign.soak.result import KEPT, ResourceSample, SoakCase, SoakRequest
+from cprlib.campaign.soak.result import CASES_FILE, KEPT, ResourceSample, SoakCase, SoakRequest
 from cprlib.campaign.store import move_into_place
 from cprlib.deadline import Deadline
 from cprlib.errors import CprlibError, DeadlineExceeded
@@ -162,7 +162,7 @@ class SoakJobs:
         folder, soak = self.session.folder, str(self.session.folder)
         with contextlib.suppress(DeadlineExceeded):
             Deadline(GONE_S, "end all processes of the soak").poll(lambda: not of_soak(soak), interval=0.1)
-        values = read_resources(folder, folder / KEPT, cache_folder(), soak, self.watch.take())
+        values = read_resources(folder, (folder / KEPT, folder / CASES_FILE), cache_folder(), soak, self.watch.take())
         return ResourceSample(self.number, round(at_s, 3), cases, values)
 
 

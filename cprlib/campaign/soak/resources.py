@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ RESOURCES = (
     Resource("processes", "Processes left over, at rest", "processes", 1),
     Resource("namespaces", "Namespaces left over, at rest", "namespaces", 1),
     Resource("mounts", "Mounts", "mounts", 2, lasting=True),
-    Resource("results", "Disk used by results, kept cases apart", "MiB", 16, lasting=True),
+    Resource("results", "Disk used by results, without the list of cases and kept ones", "MiB", 16, lasting=True),
     Resource("cache", "Disk used by the cache", "MiB", 64, lasting=True),
 )
 
@@ -162,11 +162,11 @@ class ChildrenWatch:
 
 
 def read_resources(
-    results: Path, kept: Path, cache: Path, soak: str, children_memory: float | None
+    results: Path, left_out: Collection[Path], cache: Path, soak: str, children_memory: float | None
 ) -> dict[str, float | None]:
     """All resources now; None for one that cannot be read.
 
-    :param results: folder of the soak; :param kept: the folder in it that has its own bound.
+    :param results: folder of the soak; :param left_out: what has its own bound in it, or grows with the cases.
     :param soak: mark of the soak's processes.
     """
     own, processes, mounts = resident(os.getpid()), of_soak(soak), _mounts()
@@ -177,7 +177,7 @@ def read_resources(
         "processes": float(len(processes)),
         "namespaces": float(len(foreign_namespaces(processes))),
         "mounts": None if mounts is None else float(len(mounts)),
-        "results": _rounded(disk_used(results, leave_out=kept) / MIB),
+        "results": _rounded(disk_used(results, left_out) / MIB),
         "cache": _rounded(disk_used(cache) / MIB),
     }
 
@@ -186,17 +186,17 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def disk_used(folder: Path, leave_out: Path | None = None) -> int:
+def disk_used(folder: Path, left_out: Collection[Path] = ()) -> int:
     """Bytes of disk that a folder uses; files that vanish meanwhile or cannot be read do not count."""
-    return sum(_blocks(folder, leave_out)) * 512
+    return sum(_blocks(folder, {str(path) for path in left_out})) * 512
 
 
-def _blocks(folder: Path | str, leave_out: Path | None) -> Iterator[int]:
+def _blocks(folder: Path | str, left_out: Collection[str]) -> Iterator[int]:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):
-                if leave_out is not None and entry.path == str(leave_out):
+                if entry.path in left_out:
                     continue
                 yield entry.stat(follow_symlinks=False).st_blocks
                 if entry.is_dir(follow_symlinks=False):
-                    yield from _blocks(entry.path, leave_out)
+                    yield from _blocks(entry.path, left_out)

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from cprlib.campaign.session import Session
+from cprlib.campaign.soak import jobs
+from cprlib.campaign.soak.jobs import KeptFolders, SoakJobs
 from cprlib.campaign.soak.resources import (
     ChildrenWatch,
     descendants,
@@ -24,7 +27,11 @@ from cprlib.campaign.soak.resources import (
     read_resources,
     resident,
 )
+from cprlib.campaign.soak.result import CASES_FILE
 from cprlib.deadline import Deadline
+from tests.unit.compare.samples import ASSETS
+from tests.unit.mutation.samples import POLICIES
+from tests.unit.soak.samples import REQUEST
 
 ORPHAN = "import os, sys, time\nif os.fork() == 0:\n os.setsid()\n time.sleep(60)\nos._exit(0)\n"
 SOAK = f"/soaks/{os.getpid()}"
@@ -57,7 +64,7 @@ def test_orphan_counts_as_left_over(orphan: int, tmp_path: Path) -> None:
     folder = tmp_path
     (folder / "kept").mkdir()
     (folder / "kept" / "large").write_bytes(b"x" * 4 * 2**20)
-    values = read_resources(folder, folder / "kept", folder, SOAK, 12.5)
+    values = read_resources(folder, (folder / "kept",), folder, SOAK, 12.5)
     assert values["processes"] == 1
     assert values["results"] is not None
     assert values["results"] < 1
@@ -68,6 +75,16 @@ def test_orphan_counts_as_left_over(orphan: int, tmp_path: Path) -> None:
         value = values[name]
         assert value is not None
         assert value > 0
+
+
+def test_list_of_cases_is_no_disk_that_must_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "cache_folder", lambda: tmp_path / "cache")
+    (tmp_path / CASES_FILE).write_bytes(b"x" * 4 * 2**20)
+    session = Session(tmp_path, tmp_path / ".partial", ASSETS, "uml")
+    kept = KeptFolders(tmp_path, 1, 1)
+    values = SoakJobs(session, REQUEST, 0, {}, POLICIES, kept, ChildrenWatch()).sample(1.0, 5).values
+    assert values["results"] is not None
+    assert values["results"] < 1
 
 
 def test_child_and_its_child_are_below() -> None:

@@ -168,7 +168,7 @@ def _draw(axis: Any, result: SoakResult, resource: Resource) -> None:
         if session:
             axis.axvline(start / 60, color=SOFT, lw=0.8, ls=(0, (1, 2)))
     low, high = (min(every), max(every)) if every else (0.0, 1.0)
-    room = max((high - low) * 0.15, resource.limit * 0.1, 1.0 if resource.unit != "MiB" else 0.0)
+    room = max((high - low) * 0.15, found.limit * 0.1, 1.0 if resource.unit != "MiB" else 0.0)
     axis.set_ylim(low - room, high + room)
     axis.set_title(f"{resource.title}: {found.words}", loc="left", fontsize=8.5, weight="bold" if grows else "normal")
     axis.set_ylabel(resource.unit if resource.unit == "MiB" else "")

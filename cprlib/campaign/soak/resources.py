@@ -7,10 +7,11 @@ the mark, so it is found, and so is the case that left it behind.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -28,6 +29,7 @@ class Resource:
 
     :param limit: growth from which it counts as growing, in :attr:`unit`.
     :param lasting: it outlives the process, so all sessions are one series; else each session is one.
+    :param of_cases: of all cases that run together; the limit is for one at a time.
     """
 
     name: str
@@ -35,11 +37,16 @@ class Resource:
     unit: str
     limit: float
     lasting: bool = False
+    of_cases: bool = False
+
+    def with_workers(self, count: int) -> Resource:
+        """The resource where several cases run at once: their sum scatters by the square root of their number."""
+        return replace(self, limit=self.limit * math.sqrt(count)) if self.of_cases else self
 
 
 RESOURCES = (
     Resource("memory", "Memory of cprlib itself (RSS)", "MiB", 16),
-    Resource("children_memory", "Memory of its children (RSS, mean)", "MiB", 256),
+    Resource("children_memory", "Memory of its children (RSS, mean)", "MiB", 256, of_cases=True),
     Resource("descriptors", "Open descriptors of cprlib itself", "descriptors", 4),
     Resource("processes", "Processes left over, at rest", "processes", 1),
     Resource("namespaces", "Namespaces left over, at rest", "namespaces", 1),

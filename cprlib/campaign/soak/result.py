@@ -68,11 +68,13 @@ class SoakSession:
     :param started_ns: CLOCK_REALTIME.
     :param seconds: that it ran.
     :param qemu_sha256: of the QEMU under test.
+    :param workers: cases at once.
     """
 
     started_ns: int
     seconds: float = 0.0
     qemu_sha256: str = ""
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,8 @@ class SoakResult:
 
     @cached_property
     def trends(self) -> Mapping[str, Trend]:
-        return {resource.name: trend(resource, self.series(resource)) for resource in RESOURCES}
+        workers = max((session.workers for session in self.history.sessions), default=1)
+        return {item.name: trend(item.with_workers(workers), self.series(item)) for item in RESOURCES}
 
     def series(self, resource: Resource) -> list[list[tuple[float, float]]]:
         """A resource's samples as (seconds, value) for each session; a lasting resource has one series."""

@@ -47,16 +47,18 @@ class Recorder:
 
     :param result: of the sessions before.
     :param seconds: of this session, for the time left.
-    :param qemu_sha256: of the QEMU under test.
+    :param qemu_sha256: of the QEMU under test. :param workers: cases at once.
     """
 
-    def __init__(self, result: SoakResult, seconds: float, lines: ProgressLines, qemu_sha256: str = "") -> None:
+    def __init__(
+        self, result: SoakResult, seconds: float, lines: ProgressLines, qemu_sha256: str = "", workers: int = 1
+    ) -> None:
         self._seconds = seconds
         self._lines = lines
         history = result.history
         self._cases, self._bad = len(history.cases), sum(case.worst not in WITHOUT_ALARM for case in history.cases)
         write_cases(result.folder, history)
-        sessions = (*history.sessions, SoakSession(time.time_ns(), qemu_sha256=qemu_sha256))
+        sessions = (*history.sessions, SoakSession(time.time_ns(), qemu_sha256=qemu_sha256, workers=workers))
         self._result = replace(result, history=replace(history, sessions=sessions, cases=()))
 
     def add_case(self, case: SoakCase) -> None:
@@ -221,7 +223,7 @@ def soak(
         kept = KeptFolders(folder, request.keep, request.keep_mib, history.cases)
         work = SoakJobs(session, request, len(history.sessions), known, Policies(policy, policy), kept, watch)
         result = SoakResult(folder, request, history, session.environment(), command=command)
-        recorder = Recorder(result, seconds, ProgressLines(say), sha256)
+        recorder = Recorder(result, seconds, ProgressLines(say), sha256, session.workers)
         strategy = SoakStrategy(
             missing_numbers(history),
             work,

@@ -51,6 +51,13 @@ def test_case_that_left_a_process_fails(tmp_path: Path) -> None:
     assert "✗ failed</td>" in report_html(made)
 
 
+@pytest.mark.parametrize(("workers", "status"), [(1, ExitStatus.FAIL), (16, ExitStatus.PASS)])
+def test_memory_of_many_cases_at_once_may_scatter_more(tmp_path: Path, workers: int, status: ExitStatus) -> None:
+    made = result(tmp_path, samples=growing("children_memory", 40.0, flat_samples()))  # 560 MiB after the warm-up
+    history = replace(made.history, sessions=(SoakSession(1, 1200.0, workers=workers),))
+    assert replace(made, history=history).exit_status == status
+
+
 def test_leak_fails_and_is_named(tmp_path: Path) -> None:
     made = result(tmp_path, samples=growing("descriptors", 1.0, flat_samples()))
     assert made.exit_status == ExitStatus.FAIL

@@ -12,6 +12,7 @@ from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.conditions import (
     all_differences,
     find_descriptions,
+    find_session,
     missing_cases,
     other_parameters,
     parameters_of,
@@ -224,13 +225,15 @@ def compare_saved(a: Path, b: Path, policy: Policy, effect: Effect, command: str
             f"no case in common: A has {', '.join(guests_a)}, B has {', '.join(guests_b)}",
             "run the same tests on both",
         )
-    # a comparison that was interrupted has no description of its machine
     machines = [
         machine
         for path in (a, b)
         for machine in (read_environments(path) if find_descriptions(path) else (Environment(),))
     ]
-    different = [f"different machines: {item}" for item in all_differences(machines)]
+    # a comparison that was interrupted has no description of its machine, but it has one machine
+    session = find_session(a)
+    one_machine = session is not None and session == find_session(b)
+    different = [] if one_machine else [f"different machines: {item}" for item in all_differences(machines)]
     note = "A and B did not run in turn: a change of the machine in between looks like a difference of QEMU"
     return make_comparison(
         "saved",

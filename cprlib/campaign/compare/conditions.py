@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cprlib.campaign.compare.guest import GIVEN_PARAMETERS, GuestParameters, GuestResult
+from cprlib.campaign.store import REQUEST_FILE
 from cprlib.codec import decode
 from cprlib.errors import UsageError
 from cprlib.report.environment import Environment
@@ -16,7 +17,8 @@ from cprlib.report.environment import Environment
 DESCRIBED_BY = ("run.json", "compare.json")  # files of a results folder with its environment
 PARENTS = 3  # folders above the given one that are searched for them
 DECIDING = ("architecture", "cpu", "cores", "kernel", "mode", "engine", "lab_kernel", "accelerator")
-"""Members of an environment that must be equal; of ``kernel`` the first two numbers."""
+"""Members of an environment that must be known and equal; of ``kernel`` the first two numbers."""
+EMPTY_SOMEWHERE = ("engine", "lab_kernel")  # natively, or in engine kvm; equal there
 NAMES = {"cpu": "CPU", "lab_kernel": "lab's kernel", "cores": "number of cores"}
 
 
@@ -30,6 +32,12 @@ def find_descriptions(results: Path) -> tuple[Path, ...]:
     return tuple(
         sorted(path for name in DESCRIBED_BY for path in top.glob(f"*/{name}") if path.parent.name != "latest")
     )
+
+
+def find_session(results: Path) -> Path | None:
+    """The folder of the session that results are a part of; None where they are of a single run."""
+    top = results.resolve()
+    return next((place for place in (top, *top.parents[:PARENTS]) if (place / REQUEST_FILE).is_file()), None)
 
 
 def read_environments(results: Path) -> tuple[Environment, ...]:
@@ -57,16 +65,18 @@ def all_differences(machines: Sequence[Environment]) -> tuple[str, ...]:
 
 
 def machine_differences(before: Environment, now: Environment) -> tuple[str, ...]:
-    """How two machines differ in :data:`DECIDING` members. A value that only one of them has is a difference.
+    """How two machines differ in :data:`DECIDING` members. A value that one of them lacks, or both, is a difference.
 
     :param before: of A, e.g. of a baseline. :param now: of B.
     """
-    found = []
+    found, unknown = [], []
     for name in DECIDING:
         one, other = (_deciding(environment, name) for environment in (before, now))
         if one != other:
             found.append(f"{NAMES.get(name, name)}: {one or 'unknown'} before, {other or 'unknown'} now")
-    return tuple(found)
+        elif not one and name not in EMPTY_SOMEWHERE:
+            unknown.append(NAMES.get(name, name))
+    return (*found, *([f"{', '.join(unknown)}: unknown before and now"] if unknown else []))
 
 
 def _deciding(environment: Environment, name: str) -> str:

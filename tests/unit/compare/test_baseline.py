@@ -278,11 +278,22 @@ def test_nothing_is_decided_between_saved_runs_of_different_machines(tmp_path: P
     assert made.environment.cores is None
 
 
-def test_saved_rounds_without_a_description_are_compared(tmp_path: Path) -> None:
+def test_runs_without_a_description_are_compared_only_within_a_session(tmp_path: Path) -> None:
     good, slow = run_folder(tmp_path, "good"), run_folder(tmp_path, "slow", 1.3)
     for folder in (good, slow):
         (folder / "run.json").unlink()
+    made = compare_runs(good, slow)
+    assert made.exit_status == ExitStatus.INCONCLUSIVE
+    assert made.reason.endswith("architecture, CPU, number of cores, kernel, mode, accelerator: unknown before and now")
+    (tmp_path / "session.json").write_text("{}")  # of a comparison that was interrupted
     assert compare_runs(good, slow).exit_status == ExitStatus.FAIL
+
+
+def test_two_unknown_machines_are_not_one_machine() -> None:
+    unknown = replace(HERE, cpu="", cores=None)
+    assert machine_differences(unknown, unknown) == ("CPU, number of cores: unknown before and now",)
+    native = replace(HERE, mode="native", engine="", lab_kernel="")
+    assert machine_differences(native, native) == ()
 
 
 def test_a_broken_baseline_is_a_usage_error(tmp_path: Path) -> None:

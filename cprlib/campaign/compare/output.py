@@ -74,7 +74,7 @@ def _case_view(made: Comparison, sample: Sample) -> dict[str, object]:
 
 
 def _picture(results: Sequence[DurationResult], paired: bool) -> str:
-    """A panel for each metric: hollow circles are A's guests, filled squares B's; a round side by side."""
+    """A panel for each metric: hollow circles are A's guests, filled squares B's; a pair side by side."""
     spaces = {"hspace": 0.62, "wspace": 0.24}
     return picture(results, COLUMNS, 2.35, lambda axis, item: _draw(axis, item, paired), gridspec_kw=spaces)
 
@@ -96,7 +96,7 @@ def _draw(axis: Any, result: DurationResult, paired: bool) -> None:
     ratio = "" if result.ratio is None else f"   B/A {result.ratio:.2f}"
     axis.set_title(f"{result.metric.label}{ratio}\n{change_text(result.change)}", fontsize=8.5, loc="left", color=INK)
     axis.set_ylabel("ms")
-    axis.set_xlabel("round" if paired else "guests of A, then of B")
+    axis.set_xlabel("valid pair" if paired else "guests of A, then of B")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(loc="lower right", fontsize=7.5, frameon=False, ncols=2, handletextpad=0.1, borderaxespad=0.1)
 

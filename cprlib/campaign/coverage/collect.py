@@ -51,7 +51,7 @@ class CaseCounts:
     """What one case ran.
 
     :param test: as ``cprlib run`` takes it: ``tests/functional/test_x.py:Class.test_y``.
-    :param passed: whether the case passed on the coverage build.
+    :param passed: whether the case passed on the coverage build, or was skipped.
     :param lines: executable lines of the instrumented files.
     """
 
@@ -94,7 +94,7 @@ def _read_case(build: CoverageBuild, digest: str, scratch: Path, case: Path) -> 
         happened = f"{evidence.source.path} is not {build.qemu.path}"
         raise InstrumentError(f"read the coverage of {case}", happened, "run the suite on the present build")
     lines = read_gcov(build, scratch, case / COUNTERS_FILE)
-    return CaseCounts(reference_of(evidence.test), evidence.concluded == Outcome.PASS, lines)
+    return CaseCounts(reference_of(evidence.test), evidence.concluded in (Outcome.PASS, Outcome.SKIP), lines)
 
 
 def read_gcov(build: CoverageBuild, scratch: Path, counters: Path) -> dict[Place, LineCounts]:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ import pytest
 from cprlib.build.coverage import FLAGS, CoverageBuild
 from cprlib.campaign.coverage.collect import LineCounts, collect, parse_gcov, read_gcov, reference_of
 from cprlib.errors import InstrumentError
+from cprlib.evidence.records import Outcome
 from cprlib.files import project_folder
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import COUNTERS_FILE
 from cprlib.qemu.start import COVERAGE_VARIABLE
+from tests.unit.evidence.samples import good_case
 
 PROGRAM = """\
 #include <signal.h>
@@ -80,6 +83,14 @@ def test_counters_of_another_build_are_refused(build: CoverageBuild, tmp_path: P
 def test_results_without_counters_say_so(build: CoverageBuild, tmp_path: Path) -> None:
     with pytest.raises(InstrumentError, match="no case"):
         collect(build, [tmp_path])
+
+
+def test_skipped_case_is_no_case_that_did_not_pass(build: CoverageBuild, tmp_path: Path) -> None:
+    for outcome in (Outcome.FAIL, Outcome.PASS, Outcome.SKIP):
+        case = tmp_path / "cases" / outcome
+        replace(good_case(outcome), source=None, concluded=outcome).write(case)
+        run(build, case / COUNTERS_FILE)
+    assert [case.passed for case in collect(build, [tmp_path])] == [False, True, True]
 
 
 def test_output_that_is_not_of_gcov_is_an_error() -> None:

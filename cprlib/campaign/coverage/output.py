@@ -10,7 +10,7 @@ from pathlib import Path
 from cprlib.campaign.coverage.records import COVERAGE_SCHEMA_FILE, CoverageFigures, CoverageReport, LineCoverage
 from cprlib.campaign.page import TEMPLATES, indented_table, write_document, write_page
 from cprlib.report.formatting import MARK, code_cell, code_span, markdown_row, markdown_text, one_line, wrap
-from cprlib.report.html import render
+from cprlib.report.html import HTML_FILE, render
 from cprlib.report.results_folder import case_id
 from cprlib.words import first_of
 
@@ -52,16 +52,19 @@ def write_report(folder: Path, report: CoverageReport) -> None:
     :raises InstrumentError: the report does not fit the schema.
     :raises EnvironmentFailure: the folder cannot be written.
     """
-    write_page(folder / PAGE_FILE, report_html(report))
+    write_page(folder / PAGE_FILE, report_html(report, HTML_FILE if (folder / HTML_FILE).exists() else ""))
     write_page(folder / SUMMARY_FILE, report_markdown(report))
     write_document(folder, COVERAGE_SCHEMA_FILE, report)
 
 
-def report_html(report: CoverageReport) -> str:
-    """The page: a table of the patches, and the lines of each with the tests that run them."""
+def report_html(report: CoverageReport, run_page: str = "") -> str:
+    """The page: a table of the patches, and the lines of each with the tests that run them.
+
+    :param run_page: file of the report of the run; empty when nothing was run.
+    """
     numbers = {test: number for number, test in enumerate(report.tests, 1)}
     patches = [(patch, _by_file(patch.lines, numbers)) for patch in report.patches]
-    return render("coverage.html", TEMPLATES, report=report, patches=patches, case_id=case_id)
+    return render("coverage.html", TEMPLATES, report=report, patches=patches, case_id=case_id, run_page=run_page)
 
 
 def _by_file(lines: Sequence[LineCoverage], numbers: Mapping[str, int]) -> list[tuple[str, list[LineView]]]:

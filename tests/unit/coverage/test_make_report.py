@@ -84,6 +84,14 @@ def test_report_is_written_and_its_text_is_escaped(tmp_path: Path) -> None:
     assert ONE in page
 
 
+def test_page_links_the_report_of_the_run_where_there_is_one(tmp_path: Path) -> None:
+    write_report(tmp_path, samples.report(tmp_path))
+    assert "report.html" not in (tmp_path / "coverage.html").read_text()
+    (tmp_path / "report.html").touch()
+    write_report(tmp_path, samples.report(tmp_path))
+    assert 'href="report.html"' in (tmp_path / "coverage.html").read_text()
+
+
 def test_numbers_are_shown_as_ranges() -> None:
     assert ranges([3, 1, 2, 7, 9, 10]) == "1-3, 7, 9-10"
     assert ranges([]) == ""

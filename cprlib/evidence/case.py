@@ -137,8 +137,7 @@ class CaseEvidence:
     @property
     def overlong(self) -> bool:
         """A pause was longer than the tap queue has room for: packets overflow."""
-        pause, room = self.longest_pause_ms, self.budget.longest_pause_ms if self.budget else None
-        return pause is not None and room is not None and pause > room
+        return self.budget is not None and self.budget.is_exceeded(self.interruption)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with ``evidence_version`` first."""

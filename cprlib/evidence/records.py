@@ -210,6 +210,11 @@ class Budget:
         """The longest pause that loses nothing: queue length / rate."""
         return self.queue_length / self.rate * 1000 if self.rate > 0 else None
 
+    def is_exceeded(self, interruption: InterruptionPerDirection) -> bool:
+        """Whether a pause in either direction was longer than the queue has room for."""
+        room, pauses = self.longest_pause_ms, (interruption.forward.high_ms, interruption.return_.high_ms)
+        return room is not None and any(pause is not None and pause > room for pause in pauses)
+
 
 @dataclass(frozen=True, slots=True)
 class InstrumentHealth:

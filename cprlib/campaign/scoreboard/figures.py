@@ -9,7 +9,7 @@ from pathlib import Path
 from cprlib.campaign.compare.guest import comparison_policy, discard_reasons, middle_ms, updates_of
 from cprlib.campaign.scoreboard.plan import Row
 from cprlib.errors import SkipWord
-from cprlib.evidence.records import Budget, Outcome, Role, UpdateFigures
+from cprlib.evidence.records import Outcome, Role, UpdateFigures
 from cprlib.report.build_report import judge_cases
 from cprlib.report.fault_matrix import fault_matrix
 from cprlib.verdict.judge import JudgedCase
@@ -103,7 +103,8 @@ def measure(row: Row, version: str, updates: Sequence[Path], failures: Sequence[
             discarded.append("no update was completed")
         else:
             valid += found
-            counted += (update for update in found if not _overlong(update, evidence.budget))
+            room = evidence.budget
+            counted += (update for update in found if not (room and room.is_exceeded(update.interruption)))
     discarded += ["no evidence"] * (len(updates) - len(guests))
     cells = [cell for folder in failures for cell in fault_matrix(judge_cases(folder, limits)).cells]
     return Measured(
@@ -118,13 +119,6 @@ def measure(row: Row, version: str, updates: Sequence[Path], failures: Sequence[
         sum(cell.verdict == Outcome.INCONCLUSIVE for cell in cells),
         tuple(dict.fromkeys(problems)),
     )
-
-
-def _overlong(update: UpdateFigures, budget: Budget | None) -> bool:
-    """Whether the pause of an update was longer than the tap queue has room for."""
-    room = budget.longest_pause_ms if budget else None
-    pauses = (update.interruption.forward.high_ms, update.interruption.return_.high_ms)
-    return room is not None and any(pause is not None and pause > room for pause in pauses)
 
 
 def _failures(case: JudgedCase) -> list[str]:

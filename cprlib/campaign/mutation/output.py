@@ -193,9 +193,9 @@ def _generated_markdown(generated: GeneratedReport, room: int) -> list[str]:
     :param room: lines that it may have.
     """
     lines = [markdown_row("patch", "score", *COUNTS.values()), f"|---|--:|{'--:|' * len(COUNTS)}"]
-    rows = [_markdown_score(score) for score in generated.patches]
-    lines += first_of(rows, PATCHES_SHOWN, markdown_row("and {} more", "", *[""] * len(COUNTS)))
-    lines.append(_markdown_score(generated.total))
+    rows = [markdown_row(*map(markdown_text, _score_cells(score))) for score in (*generated.patches, generated.total)]
+    lines += first_of(rows[:-1], PATCHES_SHOWN, markdown_row("and {} more", "", *[""] * len(COUNTS)))
+    lines.append(rows[-1])
     alive = [
         f"- {result.state}: {result.mutant.place} {markdown_text(changed_text(result.mutant), 100)}"
         for result in generated.alive
@@ -204,9 +204,9 @@ def _generated_markdown(generated: GeneratedReport, room: int) -> list[str]:
     return [*lines, *([""] if alive else []), *first_of(alive, most, "- and {} more"), ""]
 
 
-def _markdown_score(score: PatchScore) -> str:
+def _score_cells(score: PatchScore) -> tuple[str, ...]:
     counts = (str(getattr(score, name)) for name in COUNTS)
-    return markdown_row(markdown_text(score.patch.removesuffix(".patch")), percent_text(score), *counts)
+    return (score.patch.removesuffix(".patch"), percent_text(score), *counts)
 
 
 def _facts(report: MutationReport) -> str:
@@ -235,17 +235,13 @@ def report_text(report: MutationReport) -> str:
 
 def _generated_lines(generated: GeneratedReport) -> list[str]:
     headings = ("patch", "score", *COUNTS.values(), "")
-    lines = indented_table(headings, [_score_row(score) for score in (*generated.patches, generated.total)])
+    rows = [_score_cells(score) for score in (*generated.patches, generated.total)]
+    lines = indented_table(headings, [(one_line(name, PATCH_WIDTH), *cells, "") for name, *cells in rows])
     for result in generated.alive:
         mutant, what = result.mutant, changed_text(result.mutant)
         tests = f" ({result.run} of {result.tests} tests ran)" if result.tests else ""
         lines.append(wrap(f"  {result.state}  {mutant.number} {mutant.place} {one_line(what)}{tests}", 8))
     return lines
-
-
-def _score_row(score: PatchScore) -> tuple[str, ...]:
-    name = one_line(score.patch.removesuffix(".patch"), PATCH_WIDTH)
-    return (name, percent_text(score), *(str(getattr(score, member)) for member in COUNTS), "")
 
 
 def changed_text(mutant: GeneratedMutant) -> str:

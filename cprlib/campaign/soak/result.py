@@ -292,14 +292,16 @@ class SoakResult:
         if any(finding.outcome != Outcome.INCONCLUSIVE for finding in findings):
             yield from findings
             return
-        most = max(found.samples for found in self.trends.values())
-        yield inconclusive("resources", f"{most} samples after the warm-up, {FEWEST_SAMPLES} are needed: soak longer")
+        yield _too_few("resources", max(found.samples for found in self.trends.values()))
+
+
+def _too_few(about: str, samples: int) -> Finding:
+    return inconclusive(about, f"{samples} samples after the warm-up, {FEWEST_SAMPLES} are needed: soak longer")
 
 
 def resource_finding(found: Trend) -> Finding:
     if found.per_hour is None or found.growth is None or found.p is None:
-        text = f"{found.samples} samples after the warm-up, {FEWEST_SAMPLES} are needed: soak longer"
-        return inconclusive(found.name, text)
+        return _too_few(found.name, found.samples)
     figures = (
         f"{found.first:,.1f} to {found.last:,.1f} {found.unit}, {found.per_hour:+,.2f} per hour, "
         f"{found.growth:+,.2f} over all samples (p {found.p:.2g}, {found.samples} samples)"

@@ -64,7 +64,16 @@ def report_html(report: CoverageReport, run_page: str = "") -> str:
     """
     numbers = {test: number for number, test in enumerate(report.tests, 1)}
     patches = [(patch, _by_file(patch.lines, numbers)) for patch in report.patches]
-    return render("coverage.html", TEMPLATES, report=report, patches=patches, case_id=case_id, run_page=run_page)
+    return render(
+        "coverage.html",
+        TEMPLATES,
+        report=report,
+        headings=HEADINGS,
+        rows=_rows(report),
+        patches=patches,
+        case_id=case_id,
+        run_page=run_page,
+    )
 
 
 def _by_file(lines: Sequence[LineCoverage], numbers: Mapping[str, int]) -> list[tuple[str, list[LineView]]]:

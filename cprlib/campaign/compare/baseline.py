@@ -24,7 +24,7 @@ from cprlib.campaign.compare.conditions import (
     read_environments,
 )
 from cprlib.campaign.compare.decision import Sample
-from cprlib.campaign.compare.guest import COUNTS, GuestParameters, GuestResult, read_guests
+from cprlib.campaign.compare.guest import COUNTS, GuestParameters, GuestResult, UsedQemu, read_guests
 from cprlib.campaign.store import read_versioned
 from cprlib.codec import dump_json
 from cprlib.errors import InstrumentError, UsageError
@@ -65,14 +65,6 @@ class BaselineCase:
 
 
 @dataclass(frozen=True, slots=True)
-class BaselineQemu:
-    """A QEMU that took part."""
-
-    version: str = ""
-    sha256: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Baseline:
     """A saved baseline.
 
@@ -82,7 +74,7 @@ class Baseline:
 
     saved: str
     environment: Environment
-    qemu: tuple[BaselineQemu, ...]
+    qemu: tuple[UsedQemu, ...]
     cases: Mapping[str, BaselineCase]
     version: int = BASELINE_VERSION
 
@@ -112,7 +104,7 @@ def make_baseline(results: Path, policy: Policy) -> Baseline:
         reason = problems[0] if problems else "no update was carried out"
         raise InstrumentError(f"save {results} as a baseline", f"no guest is valid: {reason}")
     qemus = dict.fromkeys(guest.qemu for found in valid.values() for guest in found)
-    return Baseline(files.utc_name(), machines[0], tuple(BaselineQemu(*item) for item in qemus), cases)
+    return Baseline(files.utc_name(), machines[0], tuple(qemus), cases)
 
 
 def _case(guests: Sequence[GuestResult]) -> BaselineCase:
@@ -207,7 +199,7 @@ def check_baseline(
             f"no case in common: the run has {', '.join(now)}, the baseline {', '.join(baseline.cases)}",
             "run the tests that the baseline has",
         )
-    oldest = baseline.qemu[0] if baseline.qemu else BaselineQemu()
+    oldest = baseline.qemu[0] if baseline.qemu else UsedQemu()
     return make_comparison(
         "baseline",
         Side(f"{path}, saved {baseline.saved}", oldest.version, oldest.sha256),

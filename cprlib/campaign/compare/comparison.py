@@ -20,7 +20,7 @@ from cprlib.campaign.compare.conditions import (
 )
 from cprlib.campaign.compare.decide import decide
 from cprlib.campaign.compare.decision import OUTCOMES, Change, Decision, Sample
-from cprlib.campaign.compare.guest import GuestResult, read_guests
+from cprlib.campaign.compare.guest import GuestResult, UsedQemu, read_guests
 from cprlib.campaign.compare.statistics import FALSE_ALARM, SINGLE_ANALYSIS, Analysis
 from cprlib.errors import UsageError
 from cprlib.report.environment import Environment, join_environments
@@ -251,4 +251,5 @@ def compare_saved(a: Path, b: Path, policy: Policy, effect: Effect, command: str
 
 def side_of(results: Path, guests: Mapping[str, tuple[GuestResult, ...]]) -> Side:
     """The side of saved results, with the QEMU that their guests ended in."""
-    return Side(str(results), *next((found[-1].qemu for found in guests.values()), ("", "")))
+    qemu = next((found[-1].qemu for found in guests.values()), UsedQemu())
+    return Side(str(results), qemu.version, qemu.sha256)

@@ -79,6 +79,14 @@ COUNTS: Mapping[Metric, Callable[[UpdateFigures], PerDirection]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class UsedQemu:
+    """A QEMU that took part."""
+
+    version: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class GuestResult:
     """One guest. It has no update when the case was skipped, or when its first update failed.
 
@@ -94,7 +102,7 @@ class GuestResult:
     :param overlong: a pause was longer than the tap queue has room for, so its packet counts say nothing.
     :param longest_ms: the longest pause, as policies see it.
     :param folder: of its evidence.
-    :param qemu: version and sha256 of the QEMU that the guest ended in.
+    :param qemu: that the guest ended in.
     """
 
     case: str
@@ -113,7 +121,7 @@ class GuestResult:
     folder: str = ""
     parameters: GuestParameters = field(default_factory=dict)
     unknown: Mapping[str, int] = field(default_factory=dict)
-    qemu: tuple[str, str] = ("", "")
+    qemu: UsedQemu = UsedQemu()
 
     @property
     def valid(self) -> bool:
@@ -180,7 +188,7 @@ def guest_result(judged: JudgedCase, folder: str = "") -> GuestResult:
             if name in MORE_PARAMETERS or GIVEN_PARAMETERS.fullmatch(name)
         },
         unknown={name: count for name, count in unknown.items() if count},
-        qemu=(last.version, last.sha256) if last else ("", ""),
+        qemu=UsedQemu(last.version, last.sha256) if last else UsedQemu(),
     )
 
 

@@ -132,7 +132,8 @@ def _spawned(
     program = settings.qemu.path
     environment = MALLOC_ENVIRONMENT | {COVERAGE_VARIABLE: str(files.counters)} | files.environment(settings.mutant)
     with contextlib.ExitStack() as stack:
-        stack.callback(_write_back, files.counters)
+        for mapped in (files.counters, files.reached):
+            stack.callback(_write_back, mapped)
         output = stack.enter_context(files.output.open("w", encoding="utf-8"))
         cleanup = stack.enter_context(CleanupProcess()) if is_script(program) else None
         with namespace.entered():

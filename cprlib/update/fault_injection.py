@@ -93,7 +93,7 @@ def inject_fault(guest: RunningGuest, fault: Fault, hooks: Sequence[UpdateHook] 
             refusal = update.begin()
             reached = not injection.not_reached
             outcome = FaultOutcome(fault, source, update.target, state, injection.acted_ns, reached)
-            migration = outcome.wait_migration(refusal.happened if refusal else "")
+            migration = outcome.wait_migration(refusal.happened if refusal else "", update.started_ns)
             back_ms, target_exit = outcome.wait_survivor(migration.status)
             announced = outcome.wait_announced(migration.status, update.started_ns)
             if outcome.target_has_guest:

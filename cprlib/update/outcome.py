@@ -114,11 +114,12 @@ class FaultOutcome:
     target_has_guest: bool = False
     target_ran: bool = False
 
-    def wait_migration(self, refused: str) -> Migration:
+    def wait_migration(self, refused: str, since_ns: int) -> Migration:
         """Wait until the source reports the end of the migration, or has ended.
 
         :param refused: QEMU's message when it refused ``migrate``; empty when it did not.
-        :returns: the migration, with status ``gone`` when the source has ended.
+        :param since_ns: start of the update.
+        :returns: the migration, with status ``gone`` when the source has ended, ``none`` when it refused to begin one.
         :raises DeadlineExceeded: neither happened.
         :raises UpdateFailed: the migration failed although the target had to get the guest.
         """
@@ -130,8 +131,9 @@ class FaultOutcome:
                 found = query_migration(self.source)
             except QemuFailed:
                 return None
-            over = found.status in ENDED_STATES or (refused and found.status == "none")
-            return found._replace(error=found.error or refused) if over else None
+            if refused and not self._announced(since_ns):  # query-migrate has the one before: qmp_migrate()
+                return Migration("none", refused)
+            return found._replace(error=found.error or refused) if found.status in ENDED_STATES else None
 
         deadline = Deadline(END_S, f"the end of an update with {self.fault.name}", Awaited.QEMU)
         migration = deadline.poll(ended, 0.02)
@@ -146,17 +148,15 @@ class FaultOutcome:
         :param status: by query-migrate.
         :param since_ns: start of the update.
         """
-
-        def last() -> str:
-            sent = [
-                item for item in self.source.qmp.events if item.name == "MIGRATION" and item.received_ns >= since_ns
-            ]
-            return str(sent[-1].data.get("status")) if sent else ""
-
         if status in FAILED_STATES:  # the event follows the change of the state (migrate_set_state())
             with contextlib.suppress(DeadlineExceeded):
-                Deadline(EVENT_S, "the event", Awaited.QEMU).poll(lambda: last() == status, 0.01)
-        return last()
+                Deadline(EVENT_S, "the event", Awaited.QEMU).poll(lambda: self._announced(since_ns) == status, 0.01)
+        return self._announced(since_ns)
+
+    def _announced(self, since_ns: int) -> str:
+        """Status in the source's last event MIGRATION since a time; empty without one."""
+        sent = [item for item in self.source.qmp.events if item.name == "MIGRATION" and item.received_ns >= since_ns]
+        return str(sent[-1].data.get("status")) if sent else ""
 
     def wait_survivor(self, status: str) -> tuple[float | None, int | None]:
         """Wait until the QEMU that has to survive has the guest; the target when the update had no fault.

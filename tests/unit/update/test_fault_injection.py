@@ -90,7 +90,8 @@ class Qemu:
         self.name, self.state, self.settings, self.incoming = "QEMU", state, machine_settings(), True
         self.process = self.qmp = self
         self.trace = TraceLog((), ())
-        self.events = [SimpleNamespace(name=name, time_ns=ACTED_NS + 1, received_ns=ACTED_NS + 1) for name in events]
+        after = {"time_ns": ACTED_NS + 1, "received_ns": ACTED_NS + 1, "data": {"status": state}}
+        self.events = [SimpleNamespace(name=name, **after) for name in events]
 
     def poll(self) -> int | None:
         return None if self.state else -9
@@ -185,6 +186,16 @@ def test_the_wait_for_a_migration_ends_when_it_ends(
         return
     with pytest.raises(QemuFailed if status == "failed" else DeadlineExceeded, match=error):
         wait_migration(machine, *awaited, seconds=0.01)
+
+
+@pytest.mark.parametrize(("events", "status"), [((), "none"), (("MIGRATION",), "failed")], ids=["refused", "failed"])
+def test_a_refused_migrate_does_not_end_as_the_migration_before(
+    monkeypatch: pytest.MonkeyPatch, events: tuple[str, ...], status: str
+) -> None:
+    """A source that was a target, or was restored, reports its own incoming migration until it has begun another."""
+    monkeypatch.setattr(outcome, "query_migration", lambda _: Migration("failed" if events else "completed", ""))
+    found = outcome_of("no-cpr-channel", Qemu("running", *events), Qemu("inmigrate"))
+    assert found.wait_migration("no channel", ACTED_NS) == Migration(status, "no channel")
 
 
 @pytest.mark.parametrize(

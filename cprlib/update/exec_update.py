@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from cprlib.deadline import Deadline
@@ -20,7 +20,6 @@ from cprlib.linux.libc import duplicate_descriptor
 from cprlib.qemu.command_line import file_channel
 from cprlib.qemu.start import successor_of
 from cprlib.qemu.wrapper import last_message
-from cprlib.update.events import Event, Step, Who
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from cprlib.update.outcome import FAILED_STATES, query_migration, view
 from cprlib.update.results import ProcessView
@@ -116,10 +115,9 @@ class ExecUpdate(LiveUpdate):
         """
         source = self.source
 
-        def states() -> Iterator[tuple[str, int]]:
-            for event in source.qmp.events:
-                if event.name == "MIGRATION" and event.received_ns >= self.migrate_ns:
-                    yield str(event.data.get("status")), event.time_ns
+        def failed() -> bool:
+            events = (item for item in source.qmp.events if item.received_ns >= self.migrate_ns)
+            return any(item.name == "MIGRATION" and item.data.get("status") in FAILED_STATES for item in events)
 
         def executed() -> bool:
             if source.process.poll() is not None:
@@ -128,13 +126,11 @@ class ExecUpdate(LiveUpdate):
                 raise update_failed(source, self.target, reason)
             if source.qmp.greetings > self.greetings:
                 return True
-            if any(status in FAILED_STATES for status, _ in states()):
+            if failed():
                 raise update_failed(source, self.target, query_migration(source).reason)
             return False
 
         Deadline(EXECUTED_S, "the source to execute the target", Awaited.QEMU).poll(executed, interval=0.01)
-        if completed := next((time_ns for status, time_ns in states() if status == "completed"), None):
-            self.events.append(Event(Step.COMPLETED, completed, Who.SOURCE, "QMP event MIGRATION"))
         self.target.qmp.negotiate_again()
 
     def _views(self) -> tuple[ProcessView, ProcessView, tuple[Pairing, ...]]:

@@ -198,10 +198,10 @@ class LiveUpdate:
         found = events_of(self.source, self.started_target, self.started_ns) if self.started_target else ()
         return tuple(sorted((*self.events, *found), key=lambda item: item.time_ns))
 
-    def mark(self, name: str, who: Who = Who.HARNESS) -> int:
+    def mark(self, name: str) -> int:
         """Note a step now; returns its time."""
         time_ns = time.time_ns()
-        self.events.append(Event(name, time_ns, who, "the harness"))
+        self.events.append(Event(name, time_ns, Who.HARNESS, "the harness"))
         return time_ns
 
     @property
@@ -344,4 +344,3 @@ class LiveUpdate:
 
     def _wait_completed(self) -> None:
         wait_completed(self.source, self.target)
-        self.mark(Step.COMPLETED, Who.SOURCE)

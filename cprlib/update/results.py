@@ -226,21 +226,27 @@ def events_of(source: Machine, target: Machine, since_ns: int) -> tuple[Event, .
     :param since_ns: start of the update; earlier records of the same source are ignored.
     """
     log, other = source.trace, target.trace
-    recent = (item for item in log.records if item.time_ns >= since_ns)
+    recent = [item for item in log.records if item.time_ns >= since_ns]
     records = {
         (Step.FDS_SENT, Who.SOURCE): next((item for item in recent if item.name in SENDING), None),
         (Step.FDS_LOADING, Who.TARGET): other.first("cpr_state_load"),
         (Step.STATE_LOADING, Who.TARGET): other.first("migrate_set_state", "new state active"),
         (Step.RESUME, Who.TARGET): other.run_state("running"),
+        (Step.COMPLETED, Who.SOURCE): next((item for item in recent if item.text == "new state completed"), None),
         (Step.TARGET_COMPLETED, Who.TARGET): other.first("migrate_set_state", "new state completed"),
     }
     found = [Event(name, item.time_ns, who, f"trace {item.name}") for (name, who), item in records.items() if item]
-    machines = {Step.STOP: source} | ({} if records[Step.RESUME, Who.TARGET] else {Step.RESUME: target})
-    for name, machine in machines.items():
+    known = [item.name for item in found]
+    for step, machine, name in (
+        (Step.STOP, source, "STOP"),
+        (Step.RESUME, target, "RESUME"),
+        (Step.COMPLETED, source, "MIGRATION"),
+    ):
         events = (item for item in machine.qmp.events if item.name == name and item.time_ns >= since_ns)
-        if event := next(events, None):
+        event = next((item for item in events if item.data.get("status") in (None, "completed")), None)
+        if event and step not in known:
             who = Who.TARGET if machine is target else Who.SOURCE
-            found.append(Event(name, event.time_ns, who, f"QMP event {name}"))
+            found.append(Event(step, event.time_ns, who, f"QMP event {name}"))
     return tuple(found)
 
 

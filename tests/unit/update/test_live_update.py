@@ -181,7 +181,7 @@ def test_hooks_are_called_between_the_steps(monkeypatch: pytest.MonkeyPatch, ste
     ]
     assert not target.incoming
     assert (result.downtime_ms, result.source_exit) == (7.0, 0)
-    names = ["TARGET_STARTED", "CPR_LISTENING", "MIGRATE", "COMPLETED", "SOURCE_QUIT", "SOURCE_GONE"]
+    names = ["TARGET_STARTED", "CPR_LISTENING", "MIGRATE", "SOURCE_QUIT", "SOURCE_GONE"]
     assert [item.name for item in result.events] == names
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from cprlib.qemu.qmp import QmpEvent
-from cprlib.update.results import other_events_of
+from cprlib.qemu.trace_log import TraceLog, TraceRecord
+from cprlib.update.events import Step
+from cprlib.update.results import events_of, other_events_of
 
 pytestmark = pytest.mark.fast
 
@@ -16,9 +18,10 @@ SOURCE = (("NIC_RX_FILTER_CHANGED", 5), ("MIGRATION", 11), ("STOP", 12), ("MIGRA
 TARGET = (("RESUME", 20), ("NIC_RX_FILTER_CHANGED", 21))
 
 
-def machine(name: str, *events: tuple[str, int]) -> Any:
+def machine(name: str, *events: tuple[str, int], statuses: tuple[tuple[str, int], ...] = ()) -> Any:
     known = [QmpEvent(event, {}, time_ns, time_ns) for event, time_ns in events]
-    return SimpleNamespace(name=name, qmp=SimpleNamespace(events=known))
+    records = (TraceRecord(time_ns, "migrate_set_state", f"new state {status}") for status, time_ns in statuses)
+    return SimpleNamespace(name=name, qmp=SimpleNamespace(events=known), trace=TraceLog(tuple(records), ()))
 
 
 def test_a_guest_that_stands_still_has_no_events() -> None:
@@ -45,3 +48,13 @@ def test_a_reset_that_the_guest_asked_for_before_the_stop_is_the_guest_s() -> No
     source.qmp.events.append(QmpEvent("RESET", ordered, 16, 16))
     target.qmp.events.insert(0, QmpEvent("RESET", asked, 19, 19))
     assert other_events_of(source, target, 10) == ("source RESET", "target RESET")
+
+
+def test_the_source_itself_says_when_its_migration_has_completed() -> None:
+    """The harness sees it later, and a stall of the machine in between is no part of the downtime that QEMU reports."""
+    source = machine("source", ("STOP", 12), statuses=(("completed", 3), ("completed", 15)))
+    source.qmp.events += [QmpEvent("MIGRATION", {"status": status}, 16, 16) for status in ("device", "completed")]
+    for trace, expected in ((source.trace, 15), (TraceLog((), ()), 16)):
+        source.trace = trace
+        times = {item.name: item.time_ns for item in events_of(source, machine("target", *TARGET), 10)}
+        assert times == {Step.STOP: 12, Step.RESUME: 20, Step.COMPLETED: expected}

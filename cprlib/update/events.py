@@ -19,6 +19,8 @@ class Step(enum.StrEnum):
     """A proxy holds the CPR state."""
     FDS_LOADING = "FDS_LOADING"
     STATE_LOADING = "STATE_LOADING"
+    SWITCHOVER = "SWITCHOVER"
+    """Management has continued a migration that waited for it (capability pause-before-switchover)."""
     RESUME = "RESUME"
     TARGET_COMPLETED = "TARGET_COMPLETED"
     LINK_SWITCHED = "LINK_SWITCHED"

@@ -227,10 +227,12 @@ def events_of(source: Machine, target: Machine, since_ns: int) -> tuple[Event, .
     """
     log, other = source.trace, target.trace
     recent = [item for item in log.records if item.time_ns >= since_ns]
+    waited = itertools.dropwhile(lambda item: item.text != "new state pre-switchover", recent)
     records = {
         (Step.FDS_SENT, Who.SOURCE): next((item for item in recent if item.name in SENDING), None),
         (Step.FDS_LOADING, Who.TARGET): other.first("cpr_state_load"),
         (Step.STATE_LOADING, Who.TARGET): other.first("migrate_set_state", "new state active"),
+        (Step.SWITCHOVER, Who.SOURCE): next((item for item in waited if item.text == "new state device"), None),
         (Step.RESUME, Who.TARGET): other.run_state("running"),
         (Step.COMPLETED, Who.SOURCE): next((item for item in recent if item.text == "new state completed"), None),
         (Step.TARGET_COMPLETED, Who.TARGET): other.first("migrate_set_state", "new state completed"),

@@ -217,6 +217,24 @@ def test_target_that_waits_before_it_runs_the_guest_is_seen() -> None:
     assert found["fds-sent-without-delay"].outcome is Outcome.PASS
 
 
+def test_time_that_the_migration_waits_for_management_is_no_delay_of_the_target() -> None:
+    """The target loads device state only when the source sends it; without a pause it is the source's time to send."""
+    late = replace(GOOD, events=(*GOOD.events[:2], Event(Step.RESUME, 607_000_000, Who.TARGET), GOOD.events[3]))
+    for switchover_ms, outcome in ((300, Outcome.PASS), (100, Outcome.FAIL), (1, Outcome.FAIL)):
+        continued = Event(Step.SWITCHOVER, switchover_ms * 1_000_000, Who.SOURCE)
+        found = outcomes(delay_checks(replace(late, events=(*late.events, continued)), 133.0))
+        assert found["resumed-without-delay"] is outcome
+
+
+def test_a_machine_on_which_the_target_starts_slowly_has_more_time() -> None:
+    late = replace(GOOD, events=(*GOOD.events[:2], Event(Step.RESUME, 507_000_001, Who.TARGET), GOOD.events[3]))
+    started = Event(Step.TARGET_STARTED, 0, Who.HARNESS)
+    for start_ms, outcome in ((189, Outcome.FAIL), (400, Outcome.FAIL), (700, Outcome.PASS)):
+        listening = Event(Step.CPR_LISTENING, start_ms * 1_000_000, Who.HARNESS)
+        found = outcomes(delay_checks(replace(late, events=(*late.events, started, listening)), 133.0))
+        assert found["resumed-without-delay"] is outcome
+
+
 def test_guest_that_is_resumed_again_is_seen() -> None:
     for who in (Who.SOURCE, Who.TARGET):
         states = (*RUN_STATES, RunStateChange(9_600_000, who, "running"))

@@ -58,3 +58,11 @@ def test_the_source_itself_says_when_its_migration_has_completed() -> None:
         source.trace = trace
         times = {item.name: item.time_ns for item in events_of(source, machine("target", *TARGET), 10)}
         assert times == {Step.STOP: 12, Step.RESUME: 20, Step.COMPLETED: expected}
+
+
+@pytest.mark.parametrize(("before", "expected"), [("active", None), ("pre-switchover", 14)])
+def test_a_switchover_is_a_step_where_management_has_to_continue_it(before: str, expected: int | None) -> None:
+    earlier = (("pre-switchover", 2), ("device", 3))
+    source = machine("source", statuses=(*earlier, (before, 13), ("device", 14)))
+    times = {item.name: item.time_ns for item in events_of(source, machine("target"), 10)}
+    assert times.get(Step.SWITCHOVER) == expected

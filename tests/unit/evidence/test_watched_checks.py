@@ -168,6 +168,9 @@ def test_a_storm_of_notifications_is_found_and_a_burst_of_packets_is_none() -> N
         later = per_packet(Notifications(1000, 800, 500), Notifications(2000, 800 + interrupts, 500 + kicks))
         checks = notification_checks(usual, later)
         assert [check.name.partition("-")[0] for check in checks if check.outcome is Outcome.FAIL] == failed
+    for later, failed in ({"interrupts": 0.98, "kicks": 1.2}, []), ({"interrupts": 0.98, "kicks": 1.3}, ["kicks"]):
+        checks = notification_checks({"interrupts": 0.2, "kicks": 0.2}, later)  # one for each packet is legal
+        assert [check.name.partition("-")[0] for check in checks if check.outcome is Outcome.FAIL] == failed
     assert per_packet(Notifications(0, 0, 0), Notifications(10, 10, 10)) is None
     assert not list(notification_checks(None, usual))
 

@@ -22,8 +22,8 @@ from cprlib.update.results import ClockPause
 NS = 1_000_000_000
 RTC = "/sys/class/rtc/rtc0/since_epoch"
 RTC_S, RTC_POLL_S = 10.0, 0.02
-HPET_REGISTERS = (0xFED00000, 0xFED000F0)  # capabilities and main counter (include/hw/timer/hpet.h in QEMU)
-HPET_VENDOR = 0x8086
+HPET_REGISTERS = (0xFED00000, 0xFED00010, 0xFED000F0)  # capabilities, configuration, main counter
+HPET_VENDOR, HPET_ENABLED = 0x8086, 1
 FS_PER_NS = 1_000_000
 READINGS = 20  # at most
 PRECISE_NS = 10_000_000  # an error that no further reading is taken for
@@ -79,7 +79,7 @@ class DeviceClock:
     """A clock of the machine, read at a moment of the host's CLOCK_MONOTONIC.
 
     :param host_ns, error_ns: as for :class:`ClockReading`.
-    :param time_ns: since 1970, or since the counter began; None on a machine without this clock.
+    :param time_ns: since 1970, or since the counter began; None on a machine without this clock, or when it is off.
     """
 
     host_ns: int
@@ -105,9 +105,9 @@ def read_rtc(agent: AgentConnection) -> DeviceClock:
 
 
 def read_hpet(qmp: QmpConnection) -> DeviceClock:
-    """Read the main counter of the HPET by HMP's ``xp``, which reads devices too.
+    """Read the main counter of the HPET by HMP's ``xp``, which reads devices too; it stands still until enabled.
 
-    Registers: IA-PC HPET specification 1.0a, section 2.3.
+    Registers: IA-PC HPET specification 1.0a, section 2.3; include/hw/timer/hpet.h in QEMU.
 
     :raises QemuFailed, DeadlineExceeded: no answer.
     """
@@ -117,8 +117,8 @@ def read_hpet(qmp: QmpConnection) -> DeviceClock:
     )
     when = _bracket(asked_ns)
     words = [re.findall(r": 0x([0-9a-f]{16})$", str(answer).strip()) for answer in answers]
-    capabilities, counter = (int(found[0], 16) if found else 0 for found in words)
-    if capabilities >> 16 & 0xFFFF != HPET_VENDOR:
+    capabilities, configuration, counter = (int(found[0], 16) if found else 0 for found in words)
+    if capabilities >> 16 & 0xFFFF != HPET_VENDOR or not configuration & HPET_ENABLED:
         return DeviceClock(*when, None)
     return DeviceClock(*when, counter * (capabilities >> 32) // FS_PER_NS)
 

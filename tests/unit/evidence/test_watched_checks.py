@@ -134,16 +134,22 @@ def test_the_real_time_clock_is_read_until_it_answers(
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "counter", "time_ns"),
+    ("capabilities", "configuration", "counter", "time_ns"),
     [
-        ("0x009896808086a201", "0x0000000000000064", 1000),
-        ("0xffffffffffffffff", "0xffffffffffffffff", None),
-        ("Cannot access memory", "", None),
+        ("0x009896808086a201", "0x0000000000000003", "0x0000000000000064", 1000),
+        ("0x009896808086a201", "0x0000000000000002", "0x0000000000000064", None),  # the guest has not enabled it
+        ("0xffffffffffffffff", "0xffffffffffffffff", "0xffffffffffffffff", None),
+        ("Cannot access memory", "", "", None),
     ],
 )
-def test_hpet_is_read_by_the_monitor(capabilities: str, counter: str, time_ns: int | None) -> None:
-    qmp = Mock(execute_all=lambda _: [f"00000000fed00000: {capabilities}\r\n", f"00000000fed000f0: {counter}\r\n"])
-    assert read_hpet(qmp).time_ns == time_ns
+def test_hpet_is_read_by_the_monitor(capabilities: str, configuration: str, counter: str, time_ns: int | None) -> None:
+    registers = {0xFED00000: capabilities, 0xFED00010: configuration, 0xFED000F0: counter}
+
+    def execute_all(commands: list[tuple[str, dict[str, str]]]) -> list[str]:
+        addresses = [int(arguments["command-line"].split()[-1], 16) for _, arguments in commands]
+        return [f"{address:016x}: {registers[address]}\r\n" for address in addresses]
+
+    assert read_hpet(Mock(execute_all=execute_all)).time_ns == time_ns
 
 
 @pytest.mark.parametrize(

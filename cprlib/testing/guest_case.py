@@ -303,7 +303,7 @@ class GuestCase(CaseChecks):
         if self._guest is None:
             return ""
         update = self._guest.latest_update
-        refusal = bool(update and update.expects_failure)
+        refusal = bool(update and (update.expects_failure or update.failed))
         machines = [item for item in self._guest.machines if not Console(item.files.console).ran_out_of_memory()]
         failures = (item.failure(may_end=refusal and item.incoming) for item in machines)
         return next(filter(None, failures), "")

@@ -234,6 +234,7 @@ class FaultInjection(UpdateHook):
             update.target.wait_ready()
             update.target.qmp.wait_event("RESUME", deadline=Deadline(END_S, "the target to resume", Awaited.QEMU))
         if phase is Phase.SOURCE_QUITS:
+            update.source.quitting = True
             with contextlib.suppress(CprlibError):
                 update.source.qmp.execute("quit", seconds=2)
         self._inject(update)

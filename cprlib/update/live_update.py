@@ -87,6 +87,7 @@ class LiveUpdate:
     :param migrate_ns: time of ``migrate``.
     :param migrate_reply: None before ``migrate``; then a future with the error when the source refused it or died of
         it, or None when it was accepted.
+    :param failed: it has raised UpdateFailed, so that its target may have ended.
     """
 
     source: Machine
@@ -108,6 +109,7 @@ class LiveUpdate:
     events: list[Event] = field(default_factory=list)
     migrate_reply: Future[QemuFailed | None] | None = None
     started_target: Machine | None = None
+    failed: bool = False
 
     def __post_init__(self) -> None:
         if self.mode is Mode.NORMAL:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, CprlibError
+from cprlib.errors import Awaited, CprlibError, UpdateFailed
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.linux.topology import MTU, TAP_QUEUE_LENGTH, Topology, build_topology
@@ -77,8 +77,9 @@ class RunningGuest:
         update = self.plan_update(hooks, settings)
         try:
             machine, result = update.perform()
-        except CprlibError:
+        except CprlibError as error:
             self.failed += 1
+            update.failed = isinstance(error, UpdateFailed)
             raise
         self.move_to(machine)
         self.updates.append(result)

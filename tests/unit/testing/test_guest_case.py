@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
-from cprlib.errors import CaseEnded, UpdateFailed
+from cprlib.errors import CaseEnded, QemuFailed, UpdateFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Check, Outcome, Role
 from cprlib.evidence.update_checks import fault_record_of
@@ -132,6 +133,30 @@ def test_an_update_that_may_be_refused_is_watched_as_any_other(tmp_path: Path, r
     assert (seen, watch.updates) == (["before"], [] if refused else [GOOD])
     failed = {check.name for check in case.evidence.checks if check.outcome is Outcome.FAIL}
     assert "update-completes" not in failed
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_the_end_of_a_target_that_has_refused_an_update_is_no_failure_of_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    target = fake_machine(tmp_path, "target")
+    target.failure = lambda *, may_end: "" if may_end else "the target ended"
+    case = guest_case(tmp_path, lambda *_: None, target)
+    guest = RunningGuest(
+        cast(Any, None), Mechanism.CPR, tmp_path, contextlib.ExitStack(), cast(Any, target), cast(Any, None)
+    )
+
+    def plan(*_: object) -> LiveUpdate:
+        guest.latest_update = update
+        return update
+
+    error = UpdateFailed("live-update the guest", "it failed") if refused else QemuFailed("live-update", "it died")
+    update = cast(LiveUpdate, Mock(expects_failure=False, failed=False, perform=Mock(side_effect=error)))
+    monkeypatch.setattr(RunningGuest, "plan_update", plan)
+    with pytest.raises(type(error)):
+        guest.live_update()
+    case.guest.latest_update = guest.latest_update
+    assert case.qemu_failure() == ("" if refused else "the target ended")
 
 
 def test_a_failed_exec_has_no_event_of_a_target(tmp_path: Path) -> None:

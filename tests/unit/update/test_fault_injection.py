@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -63,6 +64,14 @@ def test_a_qemu_that_was_stopped_continues_though_the_other_one_has_ended(monkey
         FaultInjection(fault)._act(cast("LiveUpdate", SimpleNamespace(source=source, target=target)))
         assert (status_field(victim.pid, "State") or "T")[0] in "RS"
         victim.kill()
+
+
+def test_a_source_that_the_fault_lets_quit_has_been_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    (fault,) = faults_named("source-killed-quitting")
+    monkeypatch.setattr(FaultInjection, "_inject", lambda *_: None)
+    update = Mock(source=Mock(quitting=False))
+    FaultInjection(fault).after_migrate(update)
+    assert update.source.quitting is True
 
 
 def test_a_source_without_a_trace_log_has_stopped_by_its_event() -> None:

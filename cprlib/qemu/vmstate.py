@@ -24,6 +24,7 @@ LONGEST_ARRAY = 1 << 20
 LISTED = 64  # elements of an array that have a path each
 WIDTHS = {"pci config": 4, "buffer": 1}  # bytes of a row, by the field's type
 LONGEST_BUFFER = 128  # bytes with a path each, as the registers of a real-time clock
+SOMETIMES = "tap/"  # begins the name of a section that a netdev sends while a packet waits in it
 TRIED = "read the device state of a migration stream"
 ADVICE = "compare the stream with migration/savevm.c and migration/vmstate.c of this QEMU"
 Length = Annotated[int, msgspec.Meta(ge=0, le=1 << 30)]
@@ -65,6 +66,8 @@ class Description(msgspec.Struct, frozen=True):
 def device_state(stream: bytes) -> Mapping[str, str]:
     """All fields of all devices, by ``device/structure/field``, and the order of the sections with their versions.
 
+    The order is without the sections of :data:`SOMETIMES`, which would change the numbers of those that follow.
+
     :param stream: everything that was sent on the main channel.
     :raises InstrumentError: the stream has another layout, or no description.
     """
@@ -73,17 +76,19 @@ def device_state(stream: bytes) -> Mapping[str, str]:
     description, end = _description(stream)
     position = end - sum(_section_size(device) for device in description.devices)
     values: dict[str, str] = {}
-    for number, device in enumerate(description.devices):
+    sections: list[str] = []
+    for device in description.devices:
         place = f"{device.name}#{device.instance_id}"
         position, version = _header(stream, position, device)
-        values[f"sections/{number:03d}"] = f"{place} version {version}, fields {device.version}"
+        if not device.name.startswith(SOMETIMES):
+            sections.append(f"{place} version {version}, fields {device.version}")
         body = stream[position : position + _size(device)]
         values |= {f"{place}/{path}": value for path, value in _values(device, body)}
         position += len(body)
         if stream[position] != FOOTER:
             raise InstrumentError(TRIED, f"{place} does not end where its fields do", ADVICE)
         position += 5
-    return values
+    return values | {f"sections/{number:03d}": text for number, text in enumerate(sections)}
 
 
 def sent_format(stream: bytes) -> dict[str, dict[str, str]]:

@@ -188,6 +188,24 @@ def test_a_register_that_a_target_lost_is_a_difference() -> None:
     assert (unread.compared, list(unread.unread)) == (0, ["vmstate"])
 
 
+def test_a_packet_that_waited_in_a_netdev_is_no_state_of_later() -> None:
+    """Its section is sent only while a packet waits (tap_waiting_needed(), net/tap.c with patch 12)."""
+    names = {"name": "tap/net0", "vmsd_name": "tap/net0", "instance_id": 0, "version": 1}
+    waiting = {"name": "waiting", "type": "uint32", "size": 4}
+    buffer, enabled = {"name": "buf", "type": "buffer", "size": 300}, {"name": "enabled", "type": "bool", "size": 1}
+    waits = {**names, "fields": [waiting, buffer]}, struct.pack(">I", 300) + bytes(300)
+    disabled = {**names, "fields": [waiting, enabled]}, bytes(5)
+    others = (RTC, RTC_BODY), (SERIAL, b"\x13")
+
+    def differences(first: Any, comparison: StatePair) -> tuple[str, ...]:
+        record = compare_device_states(GUEST, stream(first, *others), stream(*others), comparison, "update 1")
+        return tuple(item.path for item in record.differences)
+
+    assert differences(waits, StatePair.DEVICE_STATE) == ()
+    assert differences(waits, StatePair.PAUSED)[:2] == ("vmstate/tap/net0#0/waiting", "vmstate/tap/net0#0/buf/000")
+    assert differences(disabled, StatePair.DEVICE_STATE) == ("vmstate/tap/net0#0/enabled",)
+
+
 def test_the_format_of_a_stream_has_each_structure_of_each_section() -> None:
     assert sent_format(stream((SERIAL, b"\3"), (RTC, RTC_BODY))) == {
         "serial#1": {"": "version 3: lcr uint8 1"},

@@ -6,7 +6,7 @@ may change; fixtures/equivalence.toml does. So a defect of a kind that no check 
 The file has one table for each difference that is allowed::
 
     [[allowed]]
-    path = "qmp/query-migrate/**"
+    path = "qmp/query-migrate/status"
     reason = "the source has migrated, the target has received"
     comparisons = ["update", "chain"]
 

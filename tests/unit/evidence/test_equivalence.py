@@ -162,6 +162,21 @@ def test_the_shipped_file_is_valid() -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "comparisons"),
+    [
+        ("qmp/query-migrate/status", set(StatePair)),
+        ("qmp/query-migrate/expected-downtime", set(StatePair)),
+        ("qmp/query-migrate/ram/page-size", set(StatePair)),
+        ("qmp/query-migrate/blocked-reasons", set()),  # the next update would be refused
+    ],
+)
+def test_what_the_shipped_file_allows(path: str, comparisons: set[StatePair]) -> None:
+    entries = [item for item in allowed_differences() if item.matches(path)]
+    applies = {pair for pair in StatePair for item in entries if item.applies_to(pair, Mechanism.CPR, "tcg")}
+    assert applies == comparisons
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[[allowed]]\npath = 'qom/a'\n", "line 1: reason: missing"),

@@ -168,6 +168,9 @@ def test_the_shipped_file_is_valid() -> None:
         ("qmp/query-migrate/expected-downtime", set(StatePair)),
         ("qmp/query-migrate/ram/page-size", set(StatePair)),
         ("qmp/query-migrate/blocked-reasons", set()),  # the next update would be refused
+        ("vmstate/mc146818rtc#0/next_alarm_time", {StatePair.DEVICE_STATE, StatePair.PAUSED}),
+        ("vmstate/mc146818rtc#0/update_timer", {StatePair.DEVICE_STATE, StatePair.PAUSED}),
+        ("vmstate/mc146818rtc#0/periodic_timer", set()),
     ],
 )
 def test_what_the_shipped_file_allows(path: str, comparisons: set[StatePair]) -> None:

@@ -171,6 +171,10 @@ def test_the_shipped_file_is_valid() -> None:
         ("vmstate/mc146818rtc#0/next_alarm_time", {StatePair.DEVICE_STATE, StatePair.PAUSED}),
         ("vmstate/mc146818rtc#0/update_timer", {StatePair.DEVICE_STATE, StatePair.PAUSED}),
         ("vmstate/mc146818rtc#0/periodic_timer", set()),
+        ("guest/kernel/sched: DL replenish lagged too much", set(StatePair)),
+        ("guest/kernel/rtc_cmos #:#: unable to read current time", set(StatePair)),
+        ("guest/kernel/rtc_cmos #:#: setting system clock", set()),
+        ("guest/kernel/Reading current time from RTC took around # ms", set(StatePair)),
     ],
 )
 def test_what_the_shipped_file_allows(path: str, comparisons: set[StatePair]) -> None:

@@ -185,21 +185,35 @@ def _read_all_objects(qmp: QmpConnection) -> Values:
     values: Values = {}
     level = ["/"]
     while level:
-        parts = [level[start : start + OBJECTS_AT_ONCE] for start in range(0, len(level), OBJECTS_AT_ONCE)]
-        answers = qmp.execute_all([("qom-list-get", {"paths": part}) for part in parts])
         children = []
-        for part, answer in zip(parts, answers, strict=True):
-            for path, item in zip(part, answer if isinstance(answer, list) else (), strict=False):
-                for entry in item["properties"]:
-                    below = f"{path.rstrip('/')}/{entry['name']}"
-                    if entry["type"].startswith("child<"):
-                        children.append(below)
-                    elif ON_BUS.fullmatch(entry["name"]):
-                        values[f"{path[1:]}/child {str(entry.get('value')).replace('/', '|')}"] = "on the bus"
-                    else:
-                        values |= flatten(entry.get("value", NO_VALUE), below[1:])
+        for path, item in _list_objects(qmp, level):
+            if not isinstance(item, Mapping):
+                values[path[1:]] = str(_or_refusal(item))
+                continue
+            for entry in item["properties"]:
+                below = f"{path.rstrip('/')}/{entry['name']}"
+                if entry["type"].startswith("child<"):
+                    children.append(below)
+                elif ON_BUS.fullmatch(entry["name"]):
+                    values[f"{path[1:]}/child {str(entry.get('value')).replace('/', '|')}"] = "on the bus"
+                else:
+                    values |= flatten(entry.get("value", NO_VALUE), below[1:])
         level = children
     return values
+
+
+def _list_objects(qmp: QmpConnection, paths: Sequence[str]) -> Iterator[tuple[str, object]]:
+    """The answer of qom-list-get for each path: one object that it cannot read makes it refuse all of the command."""
+    parts = [paths[start : start + OBJECTS_AT_ONCE] for start in range(0, len(paths), OBJECTS_AT_ONCE)]
+    answers = qmp.execute_all([("qom-list-get", {"paths": part}) for part in parts])
+    for part, answer in zip(parts, answers, strict=True):
+        if isinstance(answer, list) and len(answer) == len(part):
+            yield from zip(part, answer, strict=True)
+        elif len(part) > 1:
+            for path in part:
+                yield from _list_objects(qmp, [path])
+        else:
+            yield part[0], answer
 
 
 def _read_some_objects(qmp: QmpConnection) -> Values:

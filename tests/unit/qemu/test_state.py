@@ -114,7 +114,11 @@ class Replies:
     def _answer(self, command: str, arguments: Arguments | None) -> object:
         self.sent.append(command)
         words = arguments or {}
-        if command == "qom-list-get" and self.list_get:
+        if (
+            command == "qom-list-get"
+            and self.list_get
+            and self.objects.keys() >= set(cast("list[str]", words["paths"]))
+        ):
             return [
                 {"properties": [{"name": n, "type": t, "value": v} for n, (t, v) in self.objects[str(path)].items()]}
                 for path in cast("list[str]", words["paths"])
@@ -154,6 +158,13 @@ def test_all_objects_are_read_by_few_commands() -> None:
     assert values["machine/peripheral/nic0/mac"] == "52:54"
     assert values["objects/ram0/share"] == "true"
     assert connection.sent == ["qom-list-get"] * 5
+
+
+def test_an_object_that_cannot_be_read_hides_no_other() -> None:
+    objects = {**OBJECTS, "/machine/peripheral": {**OBJECTS["/machine/peripheral"], "gone": ("child<x>", None)}}
+    values = read_objects(cast("QmpConnection", Replies(objects, list_get=True)))
+    assert values["machine/peripheral/nic0/mac"] == "52:54"
+    assert values["machine/peripheral/gone"] == "refused: no such thing"
 
 
 def test_without_qom_list_get_the_type_shows_that_a_property_exists() -> None:

@@ -2,8 +2,9 @@
 
 - ``sched:sched_wakeup_new`` of a task ``vhost-<pid>``: VHOST_SET_OWNER has created a worker (kernel/vhost_task.c);
 - ``sched:sched_process_exit`` of such a task: VHOST_RESET_OWNER, or the end of its QEMU, has ended it;
-- ``sched:sched_waking`` by such a task: it works, or, the last time before its exit, ends. VHOST_RESET_OWNER waits for
-  that, and returns before the task exits (vhost_task_fn(), kernel/vhost_task.c);
+- ``sched:sched_waking`` of its owner by such a task: it works, or, the last time before its exit, ends.
+  VHOST_RESET_OWNER waits for that, and returns before the task exits (vhost_task_fn(), kernel/vhost_task.c). Others
+  are woken by interrupts as well, which come in the middle of any task;
 - ``skb:consume_skb`` in ``tun_do_read()``: a task, a worker or QEMU's main loop, has read a packet from a tap;
 - ``net:netif_receive_skb_entry`` for a tap: a task has written a packet of the guest into it (drivers/net/tun.c).
 
@@ -57,7 +58,7 @@ class Act(enum.StrEnum):
 
     WORKER_MADE = "worker made"
     WORKER_ENDED = "worker ended"
-    WORKER_WAKES = "worker wakes a task"
+    WORKER_WAKES = "worker wakes its owner"
     TAP_READ = "packet read from a tap"
     TAP_WRITTEN = "packet written into a tap"
 
@@ -182,9 +183,11 @@ def kernel_events(lines: Iterable[TraceLine]) -> tuple[KernelEvent, ...]:
     events = []
     for line in lines:
         act = _ACTS.get(line.event)
+        fields = dict(_FIELD.findall(line.text))
         if act in (Act.WORKER_MADE, Act.WORKER_ENDED):
-            fields = dict(_FIELD.findall(line.text))
             events.append(KernelEvent(line.time_ns, act, int(fields["pid"]), fields["comm"]))
         elif act is not None:
-            events.append(KernelEvent(line.time_ns, act, line.task, line.comm))
+            event = KernelEvent(line.time_ns, act, line.task, line.comm)
+            if act is not Act.WORKER_WAKES or event.owner == int(fields["pid"]):
+                events.append(event)
     return tuple(events)

@@ -25,8 +25,9 @@ LINES = """\
  qemu-system-x86-53      [000] .....    10.000003: consume_skb: skbaddr=00000000eb location=tun_do_read+0x19c/0x700
         vhost-53-60      [000] b....    10.000004: netif_receive_skb_entry: dev=tap0 napi_id=0x0 queue_mapping=1
         vhost-53-60      [000] d....    10.000005: sched_waking: comm=qemu-system-x86 pid=53 prio=120 target_cpu=000
+        vhost-53-60      [000] d.h2.    10.000008: sched_waking: comm=ksoftirqd/0 pid=10 prio=120 target_cpu=000
         vhost-53-60      [000] .....    10.000009: sched_process_exit: comm=vhost-53 pid=60 prio=120 group_dead=false
-        vhost-53-60      [000] d....    10.000011: sched_waking: comm=ksoftirqd/0 pid=10 prio=120 target_cpu=000
+        vhost-53-60      [000] d....    10.000011: sched_waking: comm=qemu-system-x86 pid=53 prio=120 target_cpu=000
 """
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cprlib.errors import Awaited, DeadlineExceeded, UsageError
 
+if TYPE_CHECKING:  # every command imports this module
+    from concurrent.futures import Future
+
 SCALE_VARIABLE = "CPRLIB_TIMEOUT_SCALE"
+AFTER_STOP_S = 1.0  # for what was waited for while this process was stopped (SIGSTOP)
 
 Value = TypeVar("Value")
 
@@ -53,6 +57,27 @@ class Deadline:
     def expired(self) -> bool:
         """True when no time is left."""
         return self.remaining == 0.0
+
+    def prolong(self) -> bool:
+        """Add a second when the time was up more than a second ago: this process did not run.
+
+        :returns: whether there is time left now.
+        """
+        if time.monotonic() - self._end > AFTER_STOP_S:
+            self._end = time.monotonic() + AFTER_STOP_S
+        return not self.expired
+
+    def result_of(self, pending: Future[Value]) -> Value:
+        """Wait for the result of a future.
+
+        :raises TimeoutError: there was none in time.
+        """
+        while True:
+            try:
+                return pending.result(timeout=self.remaining)
+            except TimeoutError:
+                if not self.prolong():
+                    raise
 
     def exceeded(self, happened: str = "", advice: str = "", details: str = "") -> DeadlineExceeded:
         """The error to raise when the deadline has passed; the caller adds what happened instead."""

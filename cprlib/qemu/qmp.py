@@ -240,7 +240,7 @@ class QmpConnection:
         """
         self._check_flood(f"talk QMP to the {self.name}")
         try:
-            self._negotiated.result(timeout=deadline.remaining)
+            deadline.result_of(self._negotiated)
         except FutureTimeout as error:
             raise deadline.exceeded("no QMP greeting") from error
         except CONNECTION_ERRORS as error:
@@ -286,7 +286,7 @@ class QmpConnection:
     def _result(self, work: Coroutine[Any, Any, Value], deadline: Deadline, tried: str) -> Value:
         pending = self._submit(work)
         try:
-            return pending.result(timeout=deadline.remaining)
+            return deadline.result_of(pending)
         except FutureTimeout as error:
             pending.cancel()
             raise deadline.exceeded() from error
@@ -336,6 +336,7 @@ class QmpConnection:
         """
         tried = f"wait for {' or '.join(names)} of the {self.name}"
         with self._changed:
+            in_time = True
             while True:
                 for event in self._events[after:]:
                     if event.name in names and accept(event):
@@ -343,6 +344,7 @@ class QmpConnection:
                 self._check_flood(tried)
                 if self._ended:
                     raise QemuFailed(tried, "the connection broke")
-                if not self._changed.wait(timeout=deadline.remaining):
+                if not in_time:
                     seen = ", ".join(event.name for event in self._events) or "none"
                     raise deadline.exceeded(f"events of the {self.name} so far: {seen}")
+                in_time = self._changed.wait(timeout=deadline.remaining) or deadline.prolong()

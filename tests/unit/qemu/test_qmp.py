@@ -6,13 +6,14 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from cprlib.deadline import Deadline
-from cprlib.errors import QemuFailed, QmpRefused
+from cprlib.errors import DeadlineExceeded, QemuFailed, QmpRefused
 from cprlib.qemu.qmp import QmpConnection
 
 RESUME: dict[str, object] = {"timestamp": {"seconds": 1795610065, "microseconds": 322000}, "event": "RESUME"}
@@ -208,3 +209,31 @@ def test_a_qemu_that_dies_among_many_commands(tmp_path: Path, last: dict[str, ob
     with QmpConnection("source", ours, tmp_path / "qmp.log") as connection, pytest.raises(QemuFailed):
         connection.execute_all(COMMANDS)
     peer.join()
+
+
+@pytest.mark.parametrize(("late_s", "accused"), [(5.0, False), (0.0, True)])
+def test_a_qemu_is_not_accused_of_the_time_in_which_this_process_was_stopped(
+    tmp_path: Path, late_s: float, accused: bool
+) -> None:
+    """Ctrl-Z and fg: when the process runs again, the time has long been up, and QEMU had none either."""
+    ours, theirs = socket.socketpair()
+
+    def server() -> None:
+        theirs.sendall(b'{"QMP": {"version": {"qemu": {}, "package": ""}, "capabilities": []}}\n')
+        for messages in ([], [RESUME]):
+            number = json.loads(theirs.recv(4096))["id"]
+            time.sleep(0.1)
+            for message in ({"return": {}, "id": number}, *messages):
+                theirs.sendall(json.dumps(message).encode() + b"\n")
+                time.sleep(0.1)
+
+    peer = threading.Thread(target=server)
+    peer.start()
+    refused = pytest.raises(DeadlineExceeded) if accused else contextlib.nullcontext()
+    with theirs, QmpConnection("source", ours, tmp_path / "qmp.log") as connection:
+        connection.wait_ready(Deadline(10, "the reply"))
+        with refused:
+            connection.execute("query-status", seconds=-late_s)
+        if not accused:
+            assert connection.wait_event("RESUME", deadline=Deadline(-late_s, "the event"))
+        peer.join()

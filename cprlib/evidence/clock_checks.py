@@ -31,6 +31,7 @@ SLACK_NS = 100_000_000  # of a step of the guest's own clocks, beyond the errors
 DEVICE_SLACK_NS = 20_000_000  # the same for a clock of the machine
 LARGEST_CHANGE = 0.1  # of the rate
 SHORTEST_NS = 300_000_000  # between two readings that a rate is computed from
+LARGEST_SETTING_NS = 5_000_000  # of the host's clock, beyond the errors of the readings
 CLOCKS = {"monotonic_ns": "CLOCK_MONOTONIC", "boottime_ns": "CLOCK_BOOTTIME", "realtime_ns": "CLOCK_REALTIME"}
 
 
@@ -121,6 +122,38 @@ def read_hpet(qmp: QmpConnection) -> DeviceClock:
     if capabilities >> 16 & 0xFFFF != HPET_VENDOR or not configuration & HPET_ENABLED:
         return DeviceClock(*when, None)
     return DeviceClock(*when, counter * (capabilities >> 32) // FS_PER_NS)
+
+
+@dataclass(frozen=True, slots=True)
+class HostClock:
+    """The host's CLOCK_REALTIME minus its CLOCK_MONOTONIC, which changes only when the first is set, or in a suspend.
+
+    Both are slewed alike (clock_gettime(2)).
+
+    :param error_ns: of the reading, at most.
+    """
+
+    offset_ns: int
+    error_ns: int
+
+
+def read_host_clock() -> HostClock:
+    """The best of ``READINGS``: on a busy machine this process may be interrupted between the two clocks."""
+
+    def one() -> HostClock:
+        asked_ns, real_ns = time.monotonic_ns(), time.time_ns()
+        middle_ns, error_ns = _bracket(asked_ns)
+        return HostClock(real_ns - middle_ns, error_ns)
+
+    return min((one() for _ in range(READINGS)), key=lambda reading: reading.error_ns)
+
+
+def host_clock_checks(before: HostClock, after: HostClock) -> Iterator[Check]:
+    """An inconclusive check when the host's clock was set: durations between the events of QEMUs are by this clock."""
+    moved_ns = after.offset_ns - before.offset_ns
+    if abs(moved_ns) > LARGEST_SETTING_NS + before.error_ns + after.error_ns:
+        observed = f"it was set by {moved_ns / 1e6:+.0f} ms, or the host was suspended"
+        yield Check("host-clock-not-set", Outcome.INCONCLUSIVE, "the host's clock is not set during the case", observed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from cprlib.errors import (
     SkipWord,
 )
 from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.clock_checks import host_clock_checks, read_host_clock
 from cprlib.evidence.records import Outcome, Parameters, Role
 from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
@@ -101,6 +102,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         )
         policy = load_policy(self.params.get("policy", default="default"))
         case = MeasuredCase(run, folder, evidence, packets=policy.instrument.min_sent)
+        clock = read_host_clock()
         try:
             self._require(spec, settings)
             if spec.between_qemus:
@@ -121,6 +123,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         except CaseEnded as error:
             case.warn(f"{error.happened}, as parameter stop_at asks")
         finally:
+            case.evidence = case.evidence.with_checks(*host_clock_checks(clock, read_host_clock()))
             try:
                 case.note_death()
             finally:

@@ -15,8 +15,10 @@ from cprlib.evidence.clock_checks import (
     ClockReading,
     DeviceClock,
     device_clock_check,
+    host_clock_checks,
     rate_check,
     read_clocks,
+    read_host_clock,
     read_hpet,
     read_rtc,
     step_check,
@@ -200,3 +202,13 @@ def test_an_error_counter_that_rose_before_the_update_accuses_no_qemu() -> None:
         assert "guest's eth0 rx_drops by 3" in found.text
     other = error_check(before, before | {"station Udp.InCsumErrors": 5}, first)
     assert (other.outcome, other.observed) == (Outcome.FAIL, "station Udp.InCsumErrors by 3")
+
+
+@pytest.mark.parametrize(("set_by_ms", "stepped"), [(0, False), (4, False), (-8, True), (3_600_000, True)])
+def test_a_host_whose_clock_is_set_measures_no_times(
+    monkeypatch: pytest.MonkeyPatch, set_by_ms: int, stepped: bool
+) -> None:
+    before = read_host_clock()
+    monkeypatch.setattr(time, "time_ns", lambda now=time.time_ns: now() + set_by_ms * MS)
+    found = [(check.name, check.outcome) for check in host_clock_checks(before, read_host_clock())]
+    assert found == ([("host-clock-not-set", Outcome.INCONCLUSIVE)] if stepped else [])

@@ -148,7 +148,7 @@ def fail_update(machine: Machine) -> None:
 
 
 def update(recorded: RecordedQemus, count: int) -> tuple[int, int]:
-    """An update with so many netdevs, which are deleted afterwards; the heaps of source and target in bytes."""
+    """Update with a number of netdevs, and delete them; the heaps of source and target in bytes."""
     netdevs = tuple(TapNetdev(f"net{number}", f"moved{number}", queues=2, cpr=True) for number in range(count))
     channels = MigrationChannels.fresh()
     with (

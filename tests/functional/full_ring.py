@@ -1,10 +1,9 @@
-"""Full rings and send buffers: packets that wait in the tap, in QEMU or in the guest are delivered afterwards."""
+"""Full receive rings: packets that wait in the tap or in QEMU are delivered afterwards."""
 
 from __future__ import annotations
 
 import bisect
 import contextlib
-import errno
 import math
 import re
 import socket
@@ -14,9 +13,6 @@ from collections.abc import Iterator
 from big_packets import came_back, connected_to_reflector, stamp_datagrams
 from cprlib.deadline import Deadline, timeout_scale
 from cprlib.errors import Awaited, DeadlineExceeded
-from cprlib.linux.counters import read_counters
-from cprlib.linux.descriptors import read_table
-from cprlib.linux.supervised_calls import ALWAYS, WRITEV, FailingCall, SupervisedCalls, SystemCall
 from cprlib.qemu.nic_state import RING_PACKED, receive_buffers, receive_ring_size
 from cprlib.qemu.vmstate import device_state
 from cprlib.testing.measured_case import MeasuredCase
@@ -34,16 +30,12 @@ RATE = 3000.0  # packets/s
 # between two looks of the driver, ms: longer than it takes until the guest stops
 SHORT_MS, FAILED_UPDATE_MS, UPDATE_MS = 1500, 3000, 4000
 ARRIVE_S = 5.0
-ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit rings have room for them
 PAGE, DATAGRAM, DATAGRAMS = 4096, 1400, 8  # bytes, of a datagram at the most; they are one packet for the NIC
 UDP_SEGMENT = 103  # linux/udp.h
 GUEST_USO4 = 54  # virtio 1.3 section 5.1.3: VIRTIO_NET_F_GUEST_USO4
 WAITING_BYTES = re.compile(r"tap/.*/waiting")  # a field of vmstate_tap_waiting, net/tap.c, patch 12
 FREE_BUFFERS = 2  # too few for that packet
-FLOWS = 12  # of these answers, over all queues; the guest's kernel chooses a queue by a hash of the flow
 QUEUES = 2
-SETTLED_S = 0.5  # without an announcement: the longest time between two of QEMU's is 350 ms (announce-step, QAPI)
-WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
 # for fill_ring(): how long the guest leaves its rings full, in ms; a part of it, in s, in which they fill up
 FILLED_MS, FILL_S = 9000, 6.0
 FULL_S = 0.5  # a ring that is full for so long stays so: the driver, which takes 64 packets at a time, waits
@@ -198,10 +190,10 @@ def _judge(case: MeasuredCase, when: str, room: int, result: TrafficResult, full
     full = f"more than {room} of {result.sent} packets wait for the guest"
     seen = f"{at_first} waited at first, {at_last} at last"
     case.require(f"ring-full-{when}", at_last > room, full, seen, f"{seen}: the ring was not full all the time")
-    _expect_all_arrive(case, f"all-arrive-{when}", result, f"with a full receive ring {when.replace('-', ' ')}")
+    expect_all_arrive(case, f"all-arrive-{when}", result, f"with a full receive ring {when.replace('-', ' ')}")
 
 
-def _expect_all_arrive(case: MeasuredCase, name: str, result: TrafficResult, situation: str) -> None:
+def expect_all_arrive(case: MeasuredCase, name: str, result: TrafficResult, situation: str) -> None:
     """Check that each packet was answered once.
 
     :param situation: ends the message.
@@ -219,99 +211,3 @@ def _expect_all_arrive(case: MeasuredCase, name: str, result: TrafficResult, sit
         f"{result.lost} of {result.sent} packets lost (numbers {missing or 'none'}), {copies} duplicated, {situation}",
         family=name.partition("-across")[0].partition("-in-")[0],
     )
-
-
-@contextlib.contextmanager
-def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> Iterator[None]:
-    """The body runs while the tap takes no packet of the guest (EAGAIN), whose answers wait; in the end all arrive.
-
-    A send buffer (netdev option ``sndbuf``) is full as long as another device keeps the packets; here the system call
-    says so, until it is disarmed. QEMU tries again all the time then, which starves idle sources of its main loop: let
-    the calls pass before anything is connected.
-
-    :param calls: fails the calls of the guest's QEMU.
-    """
-    station = case.guest.topology.station
-    flows = flows_between(count=FLOWS, first_port=case.ports.take(FLOWS))
-    settings = StreamSettings(rate=RATE, count=ANSWERS)
-    warm_up(station, flows, Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
-    for tap in read_table(case.guest.machine.pid).of_kind("tap"):
-        calls.arm(FailingCall(WRITE_TO_TAP, errno.EAGAIN, descriptor=tap.number, times=ALWAYS))
-    case.guest.agent.reset_reflector()
-    updates = len(case.guest.updates)
-    with TrafficSession(station, flows, settings, keep_frames=0) as session:
-        session.wait_sent(Deadline(10, "a burst of packets to be sent"))
-        _wait_answered(case, session)
-        waited = session.progress().sent - session.progress().answers
-        yield
-        calls.disarm()
-        with contextlib.suppress(DeadlineExceeded):  # what is missing is counted below
-            session.wait_for_answers(session.progress().sent, Deadline(ARRIVE_S, "the answers"))
-        session.finish()
-    result = session.result()
-    full = f"the answers to {result.sent} packets wait for room in the send buffer"
-    early = result.sent - waited
-    all_waited = case.require(f"send-buffer-full-{when}", early <= 0, full, f"{waited} wait", f"{early} arrived before")
-    situation = f"with a full send buffer {when.replace('-', ' ')}"
-    _expect_all_arrive(case, f"answers-arrive-{when}", result, situation)
-    for update in case.guest.updates[updates:] if all_waited else ():
-        resume_ns = update.times_ns[Step.RESUME]
-        sent = sum(time_ns < resume_ns for flow in result.flows for time_ns in flow.returned_ns if time_ns is not None)
-        meaning = "answers that the source sent while its guest was stopped"
-        case.expect_equal(f"none-sent-while-stopped-{when}", sent, 0, meaning)
-
-
-def _wait_answered(case: MeasuredCase, session: TrafficSession) -> None:
-    """Wait until the guest has reflected all packets: its answers are in the transmit ring."""
-    sent = session.progress().sent
-
-    def reflected() -> bool:
-        return case.guest.agent.reflector().reflected >= sent
-
-    Deadline(TRAFFIC_ANSWER_S, "the guest to answer all packets", Awaited.GUEST).poll(reflected, 0.02)
-
-
-@contextlib.contextmanager
-def each_frame_once(case: MeasuredCase, when: str) -> Iterator[None]:
-    """Frames of the guest wait in QEMU during the body. At the end the tap must have received each frame exactly once.
-
-    Not for an update, in which QEMU sends frames of its own.
-
-    :param when: for the check's name.
-    """
-    before = _wait_settled(case)
-    yield
-    beyond = 0
-
-    def counted() -> bool:
-        nonlocal beyond
-        beyond = _frames_beyond(case) - before
-        return beyond == 0
-
-    with contextlib.suppress(DeadlineExceeded):  # the guest counts a frame after the tap
-        Deadline(ARRIVE_S, "the frames").poll(counted, 0.05)
-    name, meaning = f"each-frame-once-{when}", "frames that the tap got beyond those that the guest has sent"
-    case.expect_equal(name, beyond, 0, meaning, family="each-frame-once")
-
-
-def _wait_settled(case: MeasuredCase) -> int:
-    """:func:`_frames_beyond`, once QEMU has sent its last announcement.
-
-    :raises DeadlineExceeded: it sends frames of its own all the time.
-    """
-    seen, since = _frames_beyond(case), time.monotonic()
-
-    def settled() -> bool:
-        nonlocal seen, since
-        if (now := _frames_beyond(case)) != seen:
-            seen, since = now, time.monotonic()
-        return time.monotonic() - since >= SETTLED_S
-
-    Deadline(10, "QEMU to have announced the guest", Awaited.QEMU).poll(settled, 0.05)
-    return seen
-
-
-def _frames_beyond(case: MeasuredCase) -> int:
-    """Frames that the tap got from QEMU beyond those that the guest has sent: QEMU's announcements, and copies."""
-    sent = case.guest.agent.network().nic().counters["tx_packets"]
-    return read_counters(case.guest.topology.switch, case.guest.tap).rx_packets - sent

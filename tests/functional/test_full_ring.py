@@ -17,13 +17,11 @@ from full_ring import (
     FAILED_UPDATE_MS,
     QUEUES,
     UPDATE_MS,
-    WRITE_TO_TAP,
     buffers_are_known,
-    each_frame_once,
     full_ring,
-    full_send_buffer,
     large_packet_waits,
 )
+from full_send_buffer import WRITE_TO_TAP, each_frame_once, full_send_buffer
 
 NO_ANNOUNCEMENTS = ("-global", "migration.announce-rounds=0")
 NO_IOEVENTFD = global_properties(NIC_DRIVER, {"ioeventfd": "off"})

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 import full_ring
+import full_send_buffer
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Role
 from cprlib.linux.descriptors import DescriptorTable
@@ -84,10 +85,10 @@ def test_a_source_is_accused_only_where_all_answers_waited(
     topology, machine = SimpleNamespace(station=None), SimpleNamespace(pid=0)
     case.guest = SimpleNamespace(agent=agent, topology=topology, machine=machine, updates=updates)
     case.ports = PortAllocator()
-    monkeypatch.setattr(full_ring, "warm_up", lambda *_: None)
-    monkeypatch.setattr(full_ring, "read_table", lambda pid: DescriptorTable(pid, ()))
-    monkeypatch.setattr(full_ring, "TrafficSession", lambda *_, **__: nullcontext(session_of(answers)))
-    with full_ring.full_send_buffer(case, cast("Any", SimpleNamespace(disarm=lambda: None)), "across-an-update"):
+    monkeypatch.setattr(full_send_buffer, "warm_up", lambda *_: None)
+    monkeypatch.setattr(full_send_buffer, "read_table", lambda pid: DescriptorTable(pid, ()))
+    monkeypatch.setattr(full_send_buffer, "TrafficSession", lambda *_, **__: nullcontext(session_of(answers)))
+    with full_send_buffer.full_send_buffer(case, cast("Any", SimpleNamespace(disarm=lambda: None)), "across-an-update"):
         updates.append(SimpleNamespace(times_ns={Step.RESUME: RESUME_NS}))
     found = {check.name.removesuffix("-across-an-update"): check.outcome for check in case.evidence.checks}
     assert found == outcomes | {"answers-arrive": Outcome.PASS}
@@ -102,11 +103,11 @@ def test_frames_are_counted_once_equal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: list[int], outcome: Outcome
 ) -> None:
     counts = iter(later)
-    monkeypatch.setattr(full_ring, "ARRIVE_S", 0.1)
-    monkeypatch.setattr(full_ring, "_wait_settled", lambda _: 4)
-    monkeypatch.setattr(full_ring, "_frames_beyond", lambda _: next(counts))
+    monkeypatch.setattr(full_send_buffer, "ARRIVE_S", 0.1)
+    monkeypatch.setattr(full_send_buffer, "_wait_settled", lambda _: 4)
+    monkeypatch.setattr(full_send_buffer, "_frames_beyond", lambda _: next(counts))
     case = updated_case(tmp_path)
-    with full_ring.each_frame_once(cast("MeasuredCase", case), "across-a-pause"):
+    with full_send_buffer.each_frame_once(cast("MeasuredCase", case), "across-a-pause"):
         pass
     (check,) = case.evidence.checks
     assert (check.name, check.outcome) == ("each-frame-once-across-a-pause", outcome)

@@ -32,7 +32,7 @@ class HeapRecord:
     @property
     def prefix(self) -> tuple[str, ...]:
         """Words before the program's command line."""
-        # Its timer sends SIGPROF; with a signal pending, VHOST_SET_OWNER fails (vhost_task_create(), Linux).
+        # Not its timer, which interrupts system calls by SIGPROF: VHOST_SET_OWNER was seen to fail with ENOMEM.
         variables = {"OUTPUT": self.path, "PROG_NAME": self.program, "BUFFER_SIZE": BUFFER, "NO_TIMER": 1}
         return ("env", f"LD_PRELOAD={LIBRARY}", *(f"MEMUSAGE_{name}={value}" for name, value in variables.items()))
 

@@ -28,6 +28,8 @@ PROGRAMS = (
 )
 EXCLUDED = {"test", "tests", "idlelib", "turtledemo", "tkinter", "ensurepip", "mypy", "ruff", "pip", ".git", "results"}
 EXCLUDED |= {".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox", "node_modules"}
+PRELOADED = "libmemusage.so"  # of glibc; a test lets QEMU load it (tests/functional/heap_record.py)
+LIBRARY_FOLDERS = ("/usr/lib64", f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}")
 KERNEL_FOLDERS = ("dev", "proc", "sys")  # a virtual machine has its own
 ELF = b"\x7fELF"
 SLACK_MIB = 16
@@ -55,13 +57,14 @@ def _links(path: Path) -> Iterator[Path]:
 
 
 def system_files() -> list[Path]:
-    """A small shell and a few files of /etc."""
+    """A small shell, a few files of /etc, and libraries that no program names."""
     found = [
         Path(program) for name in PROGRAMS if (program := shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin"))
     ]
     files = [Path(f"/etc/{name}") for name in ("passwd", "group", "nsswitch.conf", "hosts", "ld.so.cache", "protocols")]
     top = [Path(f"/{name}") for name in ("bin", "sbin", "lib", "lib64") if Path(f"/{name}").is_symlink()]
-    return [*top, *(link for path in [*found, *files] if path.exists() for link in _links(path))]
+    preloaded = [Path(folder, PRELOADED) for folder in LIBRARY_FOLDERS]
+    return [*top, *(link for path in [*found, *files, *preloaded] if path.exists() for link in _links(path))]
 
 
 def project_files() -> list[Path]:

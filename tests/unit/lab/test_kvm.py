@@ -101,6 +101,14 @@ def test_qemu_that_emulates_the_lab_is_built_when_it_is_missing(monkeypatch: pyt
     assert engine.qemu == ["/store/qemu"]
 
 
+def test_a_library_that_tests_preload_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / host_files.PRELOADED
+    monkeypatch.setattr(host_files, "LIBRARY_FOLDERS", (str(tmp_path / "missing"), str(tmp_path)))
+    assert library not in host_files.system_files()
+    library.write_text("")
+    assert library in host_files.system_files()
+
+
 def test_walk_skips_files_that_no_test_needs(tmp_path: Path) -> None:
     for name in ("a.py", ".git/b", "results/c", "deep/d.so", "deep/e.a"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -183,11 +183,15 @@ def kernel_events(lines: Iterable[TraceLine]) -> tuple[KernelEvent, ...]:
     events = []
     for line in lines:
         act = _ACTS.get(line.event)
-        fields = dict(_FIELD.findall(line.text))
-        if act in (Act.WORKER_MADE, Act.WORKER_ENDED):
-            events.append(KernelEvent(line.time_ns, act, int(fields["pid"]), fields["comm"]))
-        elif act is not None:
-            event = KernelEvent(line.time_ns, act, line.task, line.comm)
-            if act is not Act.WORKER_WAKES or event.owner == int(fields["pid"]):
-                events.append(event)
+        if act is None:
+            continue
+        event = KernelEvent(line.time_ns, act, line.task, line.comm)
+        if act not in (Act.TAP_READ, Act.TAP_WRITTEN):  # of each packet, so their text is not searched
+            fields = dict(_FIELD.findall(line.text))
+            task = int(fields["pid"])
+            if act is not Act.WORKER_WAKES:
+                event = KernelEvent(line.time_ns, act, task, fields["comm"])
+            elif event.owner != task:
+                continue
+        events.append(event)
     return tuple(events)

@@ -21,7 +21,7 @@ from cprlib.qemu.command_line import file_channel
 from cprlib.qemu.start import successor_of
 from cprlib.qemu.wrapper import last_message
 from cprlib.update.live_update import LiveUpdate, UpdateHook
-from cprlib.update.outcome import FAILED_STATES, query_migration, view
+from cprlib.update.outcome import FAILED_STATES, announced_statuses, query_migration, view
 from cprlib.update.results import ProcessView
 from cprlib.update.waits import update_failed
 
@@ -115,10 +115,6 @@ class ExecUpdate(LiveUpdate):
         """
         source = self.source
 
-        def failed() -> bool:
-            events = (item for item in source.qmp.events if item.received_ns >= self.migrate_ns)
-            return any(item.name == "MIGRATION" and item.data.get("status") in FAILED_STATES for item in events)
-
         def executed() -> bool:
             if source.process.poll() is not None:
                 said = last_message(self.target.messages) or "it said nothing"
@@ -126,7 +122,7 @@ class ExecUpdate(LiveUpdate):
                 raise update_failed(source, self.target, reason)
             if source.qmp.greetings > self.greetings:
                 return True
-            if failed():
+            if not set(FAILED_STATES).isdisjoint(announced_statuses(source, self.migrate_ns)):
                 raise update_failed(source, self.target, query_migration(source).reason)
             return False
 

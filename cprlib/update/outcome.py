@@ -72,6 +72,18 @@ def has_yank_instance(machine: Machine) -> bool:
     return any(instance["type"] == "migration" for instance in machine.qmp.execute("query-yank"))
 
 
+def announced_statuses(machine: Machine, since_ns: int) -> list[str]:
+    """Statuses of the migration that a QEMU has announced (QMP event MIGRATION), in order.
+
+    :param since_ns: time of arrival of the first one.
+    """
+    return [
+        str(item.data.get("status"))
+        for item in machine.qmp.events
+        if item.name == "MIGRATION" and item.received_ns >= since_ns
+    ]
+
+
 def wait_migration(machine: Machine, *statuses: str, seconds: float = END_S) -> Migration:
     """Wait until the migration of a source or a target has one of these statuses (QAPI MigrationStatus).
 
@@ -131,7 +143,9 @@ class FaultOutcome:
                 found = query_migration(self.source)
             except QemuFailed:
                 return None
-            if refused and not self._announced(since_ns):  # query-migrate has the one before: qmp_migrate()
+            if refused and not announced_statuses(
+                self.source, since_ns
+            ):  # query-migrate has the one before: qmp_migrate()
                 return Migration("none", refused)
             return found._replace(error=found.error or refused) if found.status in ENDED_STATES else None
 
@@ -148,15 +162,14 @@ class FaultOutcome:
         :param status: by query-migrate.
         :param since_ns: start of the update.
         """
+
+        def last() -> str:
+            return next(reversed(announced_statuses(self.source, since_ns)), "")
+
         if status in FAILED_STATES:  # the event follows the change of the state (migrate_set_state())
             with contextlib.suppress(DeadlineExceeded):
-                Deadline(EVENT_S, "the event", Awaited.QEMU).poll(lambda: self._announced(since_ns) == status, 0.01)
-        return self._announced(since_ns)
-
-    def _announced(self, since_ns: int) -> str:
-        """Status in the source's last event MIGRATION since a time; empty without one."""
-        sent = [item for item in self.source.qmp.events if item.name == "MIGRATION" and item.received_ns >= since_ns]
-        return str(sent[-1].data.get("status")) if sent else ""
+                Deadline(EVENT_S, "the event", Awaited.QEMU).poll(lambda: last() == status, 0.01)
+        return last()
 
     def wait_survivor(self, status: str) -> tuple[float | None, int | None]:
         """Wait until the QEMU that has to survive has the guest; the target when the update had no fault.

@@ -28,7 +28,7 @@ PROGRAMS = (
 )
 EXCLUDED = {"test", "tests", "idlelib", "turtledemo", "tkinter", "ensurepip", "mypy", "ruff", "pip", ".git", "results"}
 EXCLUDED |= {".mypy_cache", ".ruff_cache", ".pytest_cache", ".tox", "node_modules"}
-PRELOADED = "libmemusage.so"  # of glibc; a test lets QEMU load it (tests/functional/heap_record.py)
+MEMUSAGE = "libmemusage.so"  # memusage(1) preloads it, as a test does; Debian: in libc6, Fedora: in glibc-utils
 LIBRARY_FOLDERS = ("/usr/lib64", f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}")
 KERNEL_FOLDERS = ("dev", "proc", "sys")  # a virtual machine has its own
 ELF = b"\x7fELF"
@@ -63,7 +63,7 @@ def system_files() -> list[Path]:
     ]
     files = [Path(f"/etc/{name}") for name in ("passwd", "group", "nsswitch.conf", "hosts", "ld.so.cache", "protocols")]
     top = [Path(f"/{name}") for name in ("bin", "sbin", "lib", "lib64") if Path(f"/{name}").is_symlink()]
-    preloaded = [Path(folder, PRELOADED) for folder in LIBRARY_FOLDERS]
+    preloaded = [Path(folder, MEMUSAGE) for folder in LIBRARY_FOLDERS]
     return [*top, *(link for path in [*found, *files, *preloaded] if path.exists() for link in _links(path))]
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, NotSupported, SkipWord
+from cprlib.lab.host_files import MEMUSAGE
 from cprlib.qemu.machine import Machine
 
-LIBRARY = "libmemusage.so"  # Debian: in libc6; Fedora: in glibc-utils
 ENTRY = struct.Struct("=QQII")  # struct entry, glibc malloc/memusage.c: bytes of heap and stack, a time
 HEAD = 2 * ENTRY.size
 BUFFER = 256  # entries that the library writes at once
@@ -34,7 +34,7 @@ class HeapRecord:
         """Words before the program's command line."""
         # Not its timer, which interrupts system calls by SIGPROF: VHOST_SET_OWNER was seen to fail with ENOMEM.
         variables = {"OUTPUT": self.path, "PROG_NAME": self.program, "BUFFER_SIZE": BUFFER, "NO_TIMER": 1}
-        return ("env", f"LD_PRELOAD={LIBRARY}", *(f"MEMUSAGE_{name}={value}" for name, value in variables.items()))
+        return ("env", f"LD_PRELOAD={MEMUSAGE}", *(f"MEMUSAGE_{name}={value}" for name, value in variables.items()))
 
     def bytes_at_rest(self, machine: Machine) -> int:
         """Bytes that a QEMU that serves QMP has allocated and not freed.
@@ -45,9 +45,9 @@ class HeapRecord:
         """
         before = self.path.stat().st_size if self.path.exists() else 0
         if before < HEAD:
-            lines = [line for line in machine.output.splitlines() if LIBRARY in line]
-            happened = lines[0] if lines else f"{LIBRARY} has recorded nothing of a program {self.program}"
-            advice = f"install {LIBRARY} (Debian: libc6, Fedora: glibc-utils); it cannot be used with a wrapper"
+            lines = [line for line in machine.output.splitlines() if MEMUSAGE in line]
+            happened = lines[0] if lines else f"{MEMUSAGE} has recorded nothing of a program {self.program}"
+            advice = f"install {MEMUSAGE} (Debian: libc6, Fedora: glibc-utils); it cannot be used with a wrapper"
             raise NotSupported("count what QEMU allocates", happened, advice, word=SkipWord.NO_MEMUSAGE)
 
         def recorded() -> bool:

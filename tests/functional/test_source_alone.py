@@ -20,7 +20,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.outcome import ENDED_STATES, FINISHING, has_yank_instance, query_migration, wait_migration
 from cprlib.update.proxy import ChannelProxy, Hold
-from qemu_without_nic import qemu_without_nic
+from qemu_without_nic import qemu_without_nic, start_update
 
 STEP_S, READ_BYTES = 10.0, 65536
 SLOW = {"max-bandwidth": 65536, "max-postcopy-bandwidth": 65536}  # bytes/s: the migration does not end by itself
@@ -57,16 +57,6 @@ def _alone(case: MeasuredCase, name: str) -> Iterator[Machine]:
         yield machine
 
 
-def _migrate(machine: Machine, channels: MigrationChannels) -> str:
-    """Start an update; returns QEMU's message when it refused."""
-    machine.qmp.execute("migrate-set-parameters", {"mode": "cpr-transfer"})
-    try:
-        machine.qmp.execute("migrate", {"channels": channels.descriptions()})
-    except QmpRefused as error:
-        return error.happened
-    return ""
-
-
 def cancel_while_connecting(case: MeasuredCase, machine: Machine) -> None:
     """migrate_cancel while the source connects its main channel: no other migration is given that connection."""
     namespace = machine.namespace
@@ -75,14 +65,14 @@ def cancel_while_connecting(case: MeasuredCase, machine: Machine) -> None:
         ChannelProxy(namespace) as other,
         ChannelProxy(namespace, hold=Hold.BEFORE_ACCEPT) as main,
     ):
-        _migrate(machine, MigrationChannels(cpr.name, main.name))
+        start_update(machine, MigrationChannels(cpr.name, main.name))
         cpr.wait_held(Deadline(STEP_S, "the CPR state", Awaited.QEMU))
         cpr.cut()
         connecting = Deadline(STEP_S, "the source to connect its main channel", Awaited.QEMU)
         connecting.poll(lambda: has_yank_instance(machine), 0.02)
         machine.qmp.execute("migrate_cancel")
         machine.wait_status("running", seconds=STEP_S)
-        refusal = _migrate(machine, MigrationChannels(other.name, main.name))
+        refusal = start_update(machine, MigrationChannels(other.name, main.name))
         meaning = "a second migrate while the main channel of the first one is being connected"
         expected = "refused: a migration is in progress"
         refused = "in progress" in refusal
@@ -99,7 +89,7 @@ def fail_while_debugged(case: MeasuredCase, machine: Machine) -> None:
         debugger.connect(f"\0{name}")
         debugger.sendall(SINGLE_STEP)
         machine.wait_status("debug", seconds=STEP_S)
-        _migrate(machine, MigrationChannels.fresh())  # no socket has this name
+        start_update(machine, MigrationChannels.fresh())  # no socket has this name
         _expect_ended(case, machine, "debugged", "failed", "debug")
         debugger.sendall(DETACH)
         machine.wait_status("running", seconds=STEP_S)
@@ -108,7 +98,7 @@ def fail_while_debugged(case: MeasuredCase, machine: Machine) -> None:
 def quit_while_waiting(case: MeasuredCase, machine: Machine) -> None:
     """``quit`` while the target is given the CPR state: the guest does not run any more."""
     with ChannelProxy(machine.namespace) as cpr:
-        _migrate(machine, MigrationChannels(cpr.name, "no-main"))
+        start_update(machine, MigrationChannels(cpr.name, "no-main"))
         cpr.wait_held(Deadline(STEP_S, "the CPR state", Awaited.QEMU))
         seen = len(machine.qmp.events)
         machine.quit()

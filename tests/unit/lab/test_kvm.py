@@ -102,7 +102,7 @@ def test_qemu_that_emulates_the_lab_is_built_when_it_is_missing(monkeypatch: pyt
 
 
 def test_a_library_that_tests_preload_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = tmp_path / host_files.PRELOADED
+    library = tmp_path / host_files.MEMUSAGE
     monkeypatch.setattr(host_files, "LIBRARY_FOLDERS", (str(tmp_path / "missing"), str(tmp_path)))
     assert library not in host_files.system_files()
     library.write_text("")

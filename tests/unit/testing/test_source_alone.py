@@ -41,7 +41,7 @@ def test_an_event_that_is_read_after_the_end_counts(
 ) -> None:
     held = nullcontext(SimpleNamespace(name="cpr", wait_held=lambda _: None))
     monkeypatch.setattr(module, "ChannelProxy", lambda _: held)
-    monkeypatch.setattr(module, "_migrate", lambda *_: "")
+    monkeypatch.setattr(module, "start_update", lambda *_: "")
     case = CaseChecks(tmp_path, CaseEvidence("x", Mechanism.CPR, Role.CHECKS, updates=1))
     machine = SimpleNamespace(qmp=Qmp(last), namespace=None, quit=lambda: 0)
     module.quit_while_waiting(cast("MeasuredCase", case), cast("Machine", machine))

@@ -272,7 +272,7 @@ def statuses_of(machine: Machine, since_ns: int) -> MigrationStatuses | None:
 def other_events_of(source: Machine, target: Machine, since_ns: int) -> tuple[str, ...]:
     """QMP events that no update sends: of a source whose guest has stopped, and of a target before it runs the guest.
 
-    A reset that the guest asked for is its own: the main loop may only come to it when the guest has stopped
+    A reset that the guest asked for is its own: the main loop may carry it out after the guest has stopped
     (main_loop_should_exit(), system/runstate.c).
 
     :param since_ns: start of the update.

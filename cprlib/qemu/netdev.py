@@ -72,7 +72,8 @@ class TapNetdev:
     :param cpr: a live update hands the descriptors over; None leaves the member out.
     :param local: a live update hands the tap over in the device state: the names for it.
     :param vhost_passed: a manager opens /dev/vhost-net as well (``vhostfd=``, ``vhostfds=``).
-    :param script, down_script: paths of programs, or ``no``; only when QEMU opens the tap.
+    :param script, down_script: paths of programs, or ``no``; only when QEMU opens the tap. None leaves the down script
+        out, so that QEMU takes its default one.
     :param helper: path of a program, or a command; only with :attr:`TapSource.HELPER`.
     :param bridge: argument of the helper.
     :param fd_syntax: of the target's options.
@@ -89,7 +90,7 @@ class TapNetdev:
     tap_source: TapSource = TapSource.INTERFACE
     vhost_passed: bool = False
     script: str = "no"
-    down_script: str = "no"
+    down_script: str | None = "no"
     helper: str = ""
     bridge: str = "br0"
     fd_syntax: FdSyntax = FdSyntax.MINUS_ONE
@@ -186,7 +187,9 @@ class TapNetdev:
                 return {"fds": ":".join(tap)}
             case TapSource.HELPER:
                 return {"helper": self.helper, "br": self.bridge}
-        scripts: dict[str, object] = {"script": self.script, "downscript": self.down_script}
+        scripts: dict[str, object] = {"script": self.script}
+        if self.down_script is not None:
+            scripts["downscript"] = self.down_script
         if self.tap_source is TapSource.UNNAMED:
             return scripts
         return {"ifname": self.interface + "%d" * (self.tap_source is TapSource.PATTERN)} | scripts

@@ -59,8 +59,10 @@ REQUESTS = (
 def vhost_settings(calls: Iterable[MadeCall], pid: int) -> dict[str, str]:
     """What a process has set in its vhost devices since it became their owner: ``device 0, queue 1, poll-us``.
 
-    Devices are in the order of their descriptors.
+    Devices are in the order of their descriptors. Of a queue's files it says whether there is one, and of its error
+    event whether that is the file which vhost signals for an interrupt.
     """
+    interrupts: dict[tuple[int, int], int] = {}  # file to signal, by descriptor of the device and queue
     made: dict[int, dict[str, str]] = {row.number: {} for row in read_table(pid).of_kind("vhost")}
     for call in calls:
         descriptor, request, *_ = call.arguments
@@ -79,7 +81,12 @@ def vhost_settings(calls: Iterable[MadeCall], pid: int) -> dict[str, str]:
             made[descriptor][f"queue {queue}, {OF_QUEUE[request]}"] = str(number)
         elif request in FILES_OF_QUEUE:
             queue, file = VRING_FILE.unpack(call.data)
-            made[descriptor][f"queue {queue}, {FILES_OF_QUEUE[request]}"] = "set" if file >= 0 else "none"
+            value = "set" if file >= 0 else "none"
+            if request == ioctls.VHOST_SET_VRING_CALL:
+                interrupts[descriptor, queue] = file
+            elif request == ioctls.VHOST_SET_VRING_ERR and file >= 0 and file == interrupts.get((descriptor, queue)):
+                value = "set to the one for interrupts"
+            made[descriptor][f"queue {queue}, {FILES_OF_QUEUE[request]}"] = value
         elif request == ioctls.VHOST_SET_VRING_ADDR:
             queue, flags, *_ = VRING_ADDR.unpack(call.data)
             made[descriptor][f"queue {queue}, flags"] = str(flags)

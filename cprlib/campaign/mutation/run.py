@@ -155,6 +155,8 @@ class MutationJobs:
 
     def _parameters(self, build: Build, built: BuiltQemu) -> Mapping[str, str]:
         chosen = {"mutant": ",".join(map(str, build.numbers))} if build.numbers else {}
+        if build.numbers:  # in an update both QEMUs have the mutant, which hides what only they agree on
+            chosen |= self.session.assets.qemu.parameters("target_")
         chosen |= {"stop_at": build.stop_at} if build.stop_at else {}
         return asset_parameters(self.session.assets, self.session.engine, USUAL_POLICY, qemu=built.qemu) | chosen
 

@@ -66,6 +66,12 @@ def test_inconclusive_result_without_a_mutant_runs_again_in_its_own_session(
     assert now.adopt(build, BUILT, TEST) == kept
 
 
+def test_only_generated_mutants_are_updated_to_the_good_build(tmp_path: Path) -> None:
+    own = jobs(tmp_path, "1")
+    assert own._parameters(MUTANT, BUILT)["target_qemu"] == "/x/good"
+    assert "target_qemu" not in own._parameters(Build(), BUILT)
+
+
 def test_result_of_another_lab_kernel_at_the_same_path_is_not_taken(tmp_path: Path) -> None:
     kernel = tmp_path / "linux"
     assets = Assets(QemuBinary(Path("/q")), GuestImage(Path("/k"), Path("/i"), "given"), kernel)

@@ -49,6 +49,7 @@ class EquivalentMutant:
     """Mutants that no test can see, by their text, so that a moved line changes nothing.
 
     :param mutated: the changed text; any when empty. :param occurrence: of the same text in the function; any when 0.
+    :param line: the source line, not indented; any when empty. Without it another line could get this occurrence.
     """
 
     file: str
@@ -58,6 +59,7 @@ class EquivalentMutant:
     reason: str
     mutated: str = ""
     occurrence: int = 0
+    line: str = ""
 
     def covers(self, mutant: GeneratedMutant) -> bool:
         own = (self.file, self.function, self.rule, self.original)
@@ -65,6 +67,7 @@ class EquivalentMutant:
             own == (mutant.file, mutant.function, mutant.rule, mutant.original)
             and self.mutated in ("", mutant.mutated)
             and self.occurrence in (0, mutant.occurrence)
+            and self.line in ("", mutant.source)
         )
 
 

@@ -93,6 +93,8 @@ def test_entry_covers_one_text_or_one_occurrence() -> None:
     assert not EQUIVALENT.covers(mutant(4))
     assert not replace(EQUIVALENT, occurrence=2).covers(mutant(3))
     assert not replace(EQUIVALENT, mutated="x").covers(mutant(3))
+    assert replace(EQUIVALENT, line="return s3;").covers(mutant(3, source="return s3;"))
+    assert not replace(EQUIVALENT, line="return s3;").covers(mutant(3, source="if (s3) {"))
 
 
 def test_entries_of_the_project_can_be_read(tmp_path: Path) -> None:

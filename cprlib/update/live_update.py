@@ -231,7 +231,6 @@ class LiveUpdate:
         target = self.target
         if self.mode is Mode.NORMAL:
             self._plug_target()
-            self.mark(Step.MAIN_LISTENING)
             return
 
         def listening() -> bool:
@@ -254,6 +253,7 @@ class LiveUpdate:
         try:
             wait_served(target, self._migrate_failure)
             plug_target(target, self.channels, capabilities, self._parameters)
+            self.mark(Step.MAIN_LISTENING)
         except (QmpRefused, QemuFailed) as error:
             if self.expects_failure:
                 return

@@ -217,6 +217,26 @@ def test_target_that_waits_before_it_runs_the_guest_is_seen() -> None:
     assert found["fds-sent-without-delay"].outcome is Outcome.PASS
 
 
+@pytest.mark.parametrize(
+    ("control_run_ms", "loading_ms", "plugged", "expected"),
+    [
+        (100.0, 560, False, Outcome.FAIL),
+        (100.0, 540, False, Outcome.PASS),
+        (200.0, 560, False, Outcome.PASS),
+        (None, 560, False, None),
+        (100.0, 560, True, None),
+    ],
+)
+def test_delay_while_the_target_creates_its_devices_is_seen(
+    control_run_ms: float | None, loading_ms: int, plugged: bool, expected: Outcome | None
+) -> None:
+    events = [*GOOD.events[:2], Event(Step.FDS_LOADING, 5_000_000, Who.TARGET)]
+    events += [Event(Step.STATE_LOADING, (5 + loading_ms) * 1_000_000, Who.TARGET)]
+    events += [Event(Step.MAIN_LISTENING, 6_000_000, Who.HARNESS)] * plugged
+    found = outcomes(delay_checks(replace(GOOD, events=tuple(events)), control_run_ms))
+    assert found.get("devices-created-without-delay") is expected
+
+
 def test_time_that_the_migration_waits_for_management_is_no_delay_of_the_target() -> None:
     """The target loads device state only when the source sends it; without a pause it is the source's time to send."""
     late = replace(GOOD, events=(*GOOD.events[:2], Event(Step.RESUME, 607_000_000, Who.TARGET), GOOD.events[3]))

@@ -250,9 +250,12 @@ class GeneratedStrategy:
             self._killed[place, test.id] += judged.outcome == JobOutcome.FAILED
 
     def _price(self, item: _Mutant, test: SuiteTest) -> float:
-        """Seconds for one kill, as far as known."""
-        if item.killer == test.id:
-            return self._seconds(test) / SHARE_OF_KNOWN
+        """Seconds for one kill, as far as known.
+
+        A test that is known to kill comes first: cheaper ones have let the mutant pass when it was found.
+        """
+        if item.killer in item.reaching and item.killer not in item.jobs:
+            return self._seconds(test) / SHARE_OF_KNOWN if item.killer == test.id else math.inf
         share = SHARE_OF_OWN if item.tag in self.tags.get(test.id, ()) else SHARE_OF_OTHERS
         for place in (item.mutant.patch, item.mutant.function):
             share = (self._killed[place, test.id] + 2 * share) / (self._run[place, test.id] + 2)

@@ -267,7 +267,7 @@ def test_the_test_that_killed_a_mutant_before_comes_first(tmp_path: Path) -> Non
     again = killers_text(known, [GeneratedResult(mutant(2), MutantState.KILLED, killed_by="cheap")])
     path.write_text(again)
     assert load_killers(path) == {mutant_digest(mutant(1)): "dear", mutant_digest(mutant(2)): "cheap"}
-    work = FakeWork(tmp_path)
+    work = FakeWork(tmp_path, dear_s=90.0)
     jobs: MutationJobs = work  # type: ignore[assignment]
     lines = ProgressLines(lambda _: None)
     Pool(GeneratedStrategy(chosen, TESTS, jobs, BuiltQemu(None), lines, known=known), 1, Children()).run()

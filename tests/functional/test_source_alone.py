@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, QmpRefused
 from cprlib.evidence.records import Role
+from cprlib.linux.descriptors import read_table
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine
@@ -41,6 +42,7 @@ class SourceAlone(LiveUpdateTest):
         """
         with self.given_guest(GuestSpec(role=Role.CHECKS)) as case, case.qemu_step():
             with _alone(case, "source-without-nic") as machine:
+                cancel_while_waiting(case, machine)
                 cancel_while_connecting(case, machine)
                 fail_while_debugged(case, machine)
                 quit_while_waiting(case, machine)
@@ -55,6 +57,18 @@ def _alone(case: MeasuredCase, name: str) -> Iterator[Machine]:
         machine.set_capabilities({"events": True})
         machine.wait_status("running", seconds=STEP_S)
         yield machine
+
+
+def cancel_while_waiting(case: MeasuredCase, machine: Machine) -> None:
+    """migrate_cancel while the target is given the CPR state: the migration ends without the target."""
+    before = _sockets(machine)
+    with ChannelProxy(machine.namespace) as cpr:
+        start_update(machine, MigrationChannels(cpr.name, "no-main"))
+        cpr.wait_held(Deadline(STEP_S, "the CPR state", Awaited.QEMU))
+        machine.qmp.execute("migrate_cancel")
+        _expect_ended(case, machine, "cancelled-while-waiting", "cancelled", "running")
+        left = _sockets(machine) - before
+        case.expect_equal("cancelled-closes-cpr-channel", len(left), 0, "sockets that the source has left open")
 
 
 def cancel_while_connecting(case: MeasuredCase, machine: Machine) -> None:
@@ -129,6 +143,10 @@ def refuse_to_recover(case: MeasuredCase, machine: Machine) -> None:
     seen = {"migration": query_migration(machine).status, "source": machine.status()}
     expected = {"migration": "postcopy-paused", "source": FINISHING}
     case.expect_equal("postcopy-recovery-refused", seen, expected, said)
+
+
+def _sockets(machine: Machine) -> set[str]:
+    return {row.link for row in read_table(machine.pid).rows if row.link.startswith("socket:")}
 
 
 def _expect_ended(case: MeasuredCase, machine: Machine, name: str, status: str, state: str) -> None:

@@ -151,9 +151,9 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
         recorded.append(RecordMainChannel())
         case.live_update(label=label, target=replace(settings, netdevs=target, plugged=plugged), hooks=recorded[-1:])
         case.expect_answers(label)
+        expect_scripts_shown(case, label)
         programs.forbid_script("up")
     case.expect_same_device_state([item.stream for item in recorded])
-    expect_scripts_shown(case)
     gone = ""
     if plugged:
         gone = expect_down_script_runs(case, programs, unnamed)
@@ -175,8 +175,11 @@ def scripts_shown(machine: Machine) -> tuple[dict[str, str], dict[str, str]]:
     return up, down
 
 
-def expect_scripts_shown(case: MeasuredCase) -> None:
-    """The last target has scripts for the first queue only, and the default one where the source has it."""
+def expect_scripts_shown(case: MeasuredCase, label: str) -> None:
+    """The target has scripts for the first queue only, and the default one where the source has it.
+
+    :param label: of the update.
+    """
     machine = case.guest.machine
     up, down = scripts_shown(machine)
     opened = [item for item in machine.settings.netdevs if not (item.tap_passed or item.helper)]
@@ -186,10 +189,10 @@ def expect_scripts_shown(case: MeasuredCase) -> None:
         "down": sorted(f"{item.identifier}, queue 0" for item in opened if item.down_script != "no"),
     }
     case.expect_equal(
-        "scripts-of-first-queue",
+        f"{label}-scripts-of-first-queue",
         {word: sorted(name for name in names if of.get(name) != "no") for word, of in (("up", up), ("down", down))},
         expected,
-        "queues with scripts, as info network shows them after two updates",
+        "queues with scripts, as info network shows them",
     )
 
 

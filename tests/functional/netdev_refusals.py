@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tap_sources import Programs
+from tap_programs import Programs
 
 BOTH = (False, True)
 OFF = (False,)

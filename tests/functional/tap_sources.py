@@ -1,83 +1,29 @@
-"""Taps from every source, the programs that some sources need, and two updates of a guest that has them all."""
+"""Taps from every source, and two updates of a guest that has them all."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import re
-import shlex
 import socket
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from cprlib.errors import QmpRefused
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.topology import Topology, disable_ipv6
-from cprlib.process import kill_group
-from cprlib.qemu.command_line import MEMORY
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VhostOption
 from cprlib.testing.equivalence import wait_filters_settled
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.faults import faults_named
 from cprlib.update.hooks import HoldAnswers, RecordMainChannel
-from cprlib.update.live_update import LiveUpdate, UpdateHook
+from tap_programs import Programs
+from unfit_netdevs import expect_unfit_netdevs_refused
 
-NO_TAP = "TUNGETIFF"  # of a descriptor that is no tap
-NO_REASON = "could not be initialized"  # net_client_init1() (net/net.c), for a netdev that has set no error
 FAILED_SCRIPT = "network script"  # launch_script(), net/tap.c
-SCRIPTS_SHOWN = re.compile(  # net_init_tap_one(), net/tap.c; QEMU cuts long ones
+SCRIPTS_SHOWN = re.compile(  # in HMP only: net_init_tap_one(), net/tap.c; QEMU cuts long ones
     r"(\S+): index=(\d+),type=tap,ifname=[^,]*,script=([^,\s]*)(?:,downscript=([^,\s]*))?"
 )
-HELPER = Path(__file__).with_name("bridge_helper.py")
-
-
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """Programs that QEMU runs for a tap; each adds a line to a file when it runs.
-
-    :param folder: writable, and not mounted noexec.
-    """
-
-    folder: Path
-
-    @classmethod
-    def made_in(cls, folder: str | Path) -> Programs:
-        """Programs in a new folder below a folder of the test's."""
-        programs = Path(folder) / "programs"
-        programs.mkdir(exist_ok=True)
-        return cls(programs)
-
-    @property
-    def record(self) -> Path:
-        """The file, with one line for each run: ``up tap3``, ``down tap3``, ``helper tap4``."""
-        return self.folder / "programs-run.txt"
-
-    def runs(self) -> tuple[str, ...]:
-        """The runs so far."""
-        return tuple(self.record.read_text(encoding="utf-8").splitlines()) if self.record.exists() else ()
-
-    def script(self, word: str) -> str:
-        """Path of an up or down script, which QEMU runs with the interface's name."""
-        path = self.folder / f"{word}-script"
-        path.write_text(f'#!/bin/sh\necho {word} "$1" >>{shlex.quote(str(self.record))}\n', encoding="utf-8")
-        path.chmod(0o755)
-        return str(path)
-
-    def forbid_script(self, word: str) -> None:
-        """Take the right to execute a script away."""
-        (self.folder / f"{word}-script").chmod(0o600)
-
-    def helper(self, interface: str, *options: str) -> str:
-        """Command of a bridge helper, to which QEMU adds ``--use-vnet --fd=N --br=NAME``.
-
-        :param options: of the helper: see tests/functional/bridge_helper.py.
-        """
-        command = [sys.executable, "-I", "-S", str(HELPER), f"--interface={interface}", f"--record={self.record}"]
-        return shlex.join([*command, *options])
 
 
 def taps_from_every_source(programs: Programs) -> tuple[TapNetdev, ...]:
@@ -166,13 +112,14 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
     expect_programs(case, programs, started, unnamed, gone)
 
 
-def scripts_shown(machine: Machine) -> tuple[dict[str, str], dict[str, str]]:
-    """The up and down scripts that QEMU shows for the taps that it opened, or was to open: ``pair, queue 1``."""
-    shown = str(machine.qmp.execute("human-monitor-command", {"command-line": "info network"}))
-    up, down = dict[str, str](), dict[str, str]()
-    for identifier, queue, *scripts in SCRIPTS_SHOWN.findall(shown):
-        up[f"{identifier}, queue {queue}"], down[f"{identifier}, queue {queue}"] = scripts
-    return up, down
+def scripts_shown(machine: Machine) -> dict[str, dict[str, str]]:
+    """The ``up`` and ``down`` scripts that QEMU shows for taps that it opened, or was to open, by ``pair, queue 1``."""
+    found = str(machine.qmp.execute("human-monitor-command", {"command-line": "info network"}))
+    shown: dict[str, dict[str, str]] = {"up": {}, "down": {}}
+    for identifier, queue, up, down in SCRIPTS_SHOWN.findall(found):
+        name = f"{identifier}, queue {queue}"
+        shown["up"][name], shown["down"][name] = up, down
+    return shown
 
 
 def expect_scripts_shown(case: MeasuredCase, label: str) -> None:
@@ -181,7 +128,6 @@ def expect_scripts_shown(case: MeasuredCase, label: str) -> None:
     :param label: of the update.
     """
     machine = case.guest.machine
-    up, down = scripts_shown(machine)
     opened = [item for item in machine.settings.netdevs if not (item.tap_passed or item.helper)]
     names = {f"{item.identifier}, queue {queue}" for item in opened for queue in range(item.queues)}
     expected = {
@@ -190,85 +136,13 @@ def expect_scripts_shown(case: MeasuredCase, label: str) -> None:
     }
     case.expect_equal(
         f"{label}-scripts-of-first-queue",
-        {word: sorted(name for name in names if of.get(name) != "no") for word, of in (("up", up), ("down", down))},
+        {
+            word: sorted(name for name in names if scripts.get(name) != "no")
+            for word, scripts in scripts_shown(machine).items()
+        },
         expected,
         "queues with scripts, as info network shows them",
     )
-
-
-class PlugUnfit(UpdateHook):
-    """Netdevs that do not fit what the source sent are added to the target, each with the right one after it.
-
-    Then the target ends.
-
-    :ivar said: the answers to both, by id.
-    """
-
-    expects_failure = plugs_target = True
-
-    def __init__(self, unfit: Sequence[TapNetdev], sent: Sequence[TapNetdev]) -> None:
-        self._unfit = unfit
-        self._sent = {netdev.identifier: netdev for netdev in sent}
-        self.said: dict[str, tuple[str, str]] = {}
-
-    def after_migrate(self, update: LiveUpdate) -> None:
-        """Add them one after the other."""
-        update.target.wait_ready()
-        for netdev in self._unfit:
-            sent, unfit = self._sent[netdev.identifier], self._plug(update.target, netdev)
-            self._fill_gaps(update.target, sent)
-            self.said[netdev.identifier] = unfit, self._plug(update.target, sent)
-        self.said[MEMORY] = self._plug(update.target, TapNetdev(MEMORY, "memory0", cpr=True)), ""
-        kill_group(update.target.process)
-
-    @staticmethod
-    def _fill_gaps(target: Machine, sent: TapNetdev) -> None:
-        """Pass as many files as were sent: they get the numbers that the target has closed, and must stay open."""
-        with open(os.devnull, "rb") as file:
-            for number in range(sent.descriptors):
-                target.qmp.pass_descriptor(f"{sent.identifier}-{number}", file.fileno())
-
-    def _plug(self, target: Machine, netdev: TapNetdev) -> str:
-        """What the target does with a netdev; what it closes is compared with what was sent under this id."""
-        before = len(read_table(target.pid).rows)
-        try:
-            target.plug(netdev)
-        except QmpRefused as error:
-            closed = before - len(read_table(target.pid).rows)
-            sent = self._sent[netdev.identifier].descriptors if netdev.identifier in self._sent else 1
-            other = f"vhost={'off' if netdev.vhost else 'on'}"
-            refused = f"refused as {other}" if other in error.happened else "refused"
-            reason = " without a reason" if NO_REASON in error.happened else ""
-            reason += " as a descriptor of another kind" if NO_TAP in error.happened else ""
-            stale = " for a descriptor that it had closed" if os.strerror(errno.EBADF) in error.happened else ""
-            return f"{refused}{reason}{stale}, {'all' if closed == sent else closed} closed"
-        return "accepted"
-
-
-def expect_unfit_netdevs_refused(case: MeasuredCase) -> None:
-    """A target refuses a netdev that is not what was sent under its id, by its own options, and closes what was sent.
-
-    With each syntax of a tap, vhost is off where the source has it on, and the other way round. A netdev without
-    ``cpr=on``, whose tap the source has, takes nothing of what was sent: the right one is accepted after it. Nor does
-    one under the id of the guest's memory.
-    """
-    source = case.guest.machine
-    chosen = ("onefd", "fds", "helper", "scripts")
-    sent = [replace(item, fd_syntax=FdSyntax.MINUS_ONE) for item in source.settings.netdevs]
-    unfit = [replace(item, vhost=not item.vhost, vhost_passed=False) for item in sent if item.identifier in chosen]
-    # as many descriptors as were sent, of other kinds
-    unfit += [replace(item, queues=2 * item.queues, vhost=False) for item in sent if item.identifier == "net0"]
-    unfit += [replace(item, queues=1, vhost=True) for item in sent if item.identifier == "pair"]
-    own = [replace(item, cpr=False) for item in sent if item.identifier == "ifname-vhostfd"]
-    hook = PlugUnfit([*unfit, *own], sent)
-    with contextlib.ExitStack() as stack:
-        case.guest.plan_update([hook], stack=stack, target_name="target-unfit").begin()
-        source.wait_status("running")
-    expected = {item.identifier: ("refused, all closed", "refused, 0 closed") for item in unfit}
-    expected |= {item.identifier: ("refused, 0 closed", "accepted") for item in own}
-    expected |= {MEMORY: ("refused, 0 closed", "")}
-    case.expect_equal("unfit-netdevs-are-refused", hook.said, expected, "a target took another netdev than was sent")
-    case.expect_answers("after-unfit-netdevs")
 
 
 def expect_nothing_run_by_failed_target(case: MeasuredCase, programs: Programs) -> None:
@@ -349,8 +223,7 @@ def expect_programs(
         f"programs run after two updates: {', '.join(runs)}",
     )
     machine = case.guest.machine
-    _, down = scripts_shown(machine)
-    default = down.get("default-script, queue 0", "")
+    default = scripts_shown(machine)["down"].get("default-script, queue 0", "")
     machine.quit()
     case.expect_equal(
         "default-down-script",

@@ -28,7 +28,7 @@ from cprlib.update.hooks import RecordSentFds
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.outcome import wait_migration
 from cprlib.update.running_guest import RunningGuest
-from tap_sources import Programs
+from tap_programs import Programs
 
 
 @contextlib.contextmanager

@@ -175,7 +175,7 @@ def fail_update(
     machine, name = case.guest.machine, item.fault.name
     before, table = machine.mark_messages(), read_table(machine.pid)
     vhost = [row.number for row in table.of_kind("vhost")]
-    sockets = [row.number for row in table.rows if row.link.startswith("socket:")]
+    sockets = [row.number for row in table.of_kind("socket")]
     for failure in item.failures:
         descriptor = failure.descriptor if failure.on_vhost is None else vhost[failure.on_vhost]
         calls.arm(replace(failure, descriptor=descriptor, other_than=sockets if failure.on_new else ()))

@@ -8,7 +8,8 @@ from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.nic_frames import exchange_packets
-from tap_sources import Programs, taps_from_every_source, update_twice
+from tap_programs import Programs
+from tap_sources import taps_from_every_source, update_twice
 
 # the timer in ns; with ioeventfds QEMU looks into every ring when a guest runs again, whatever the timer does
 BY_TIMER = global_properties(NIC_DRIVER, {"tx": "timer", "x-txtimer": "50000000", "ioeventfd": "off"})

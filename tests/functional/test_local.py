@@ -18,7 +18,7 @@ from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import wait_migration
 from failed_update import failed_updates
 from qemu_without_nic import qemu_without_nic
-from tap_sources import Programs
+from tap_programs import Programs
 
 CPR_FAULTS = (
     *("no-listener", "cpr-closed-with-fds", "target-killed-with-fds", "target-killed-before-switchover"),

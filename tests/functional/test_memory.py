@@ -27,7 +27,7 @@ from heap_record import HeapRecord
 from netdev_refusals import TOO_MANY_QUEUES, File, attempts, refusals
 from qemu_without_nic import start_update
 from refusal_tester import try_netdev_add
-from tap_sources import Programs
+from tap_programs import Programs
 
 NETDEVS = (1, 11, 21)  # of the updates that complete
 BETWEEN_QEMUS = 64  # bytes by which heaps may grow from QEMU to QEMU, twice in a row; up to 88 were seen, once

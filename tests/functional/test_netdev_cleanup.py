@@ -19,7 +19,7 @@ from cprlib.words import listed
 from netdev_refusals import NO_VHOST, File, attempts, helper_failures, refusals
 from qemu_without_nic import qemu_without_nic
 from refusal_tester import MEANINGS, RefusalTester, changes, takes_path_descriptors
-from tap_sources import Programs
+from tap_programs import Programs
 
 SCRIPTED = "scripted0"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from cprlib.evidence.records import Role
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from tap_sources import Programs, taps_from_every_source, update_twice
+from tap_programs import Programs
+from tap_sources import taps_from_every_source, update_twice
 
 
 class TapSources(LiveUpdateTest):

@@ -17,7 +17,7 @@ from cprlib.evidence.records import Outcome, Role
 from cprlib.testing.checks import CaseChecks
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.mechanism import Mechanism
-from tap_sources import Programs
+from tap_programs import Programs
 from test_netdev_cleanup import expect_no_worse_with_cpr
 
 pytestmark = pytest.mark.fast

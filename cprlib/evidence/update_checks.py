@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -239,20 +238,22 @@ def delay_checks(
     """
     if not update.mechanism.handling.sends_descriptors:
         return
-    first, within_ms, devices_ms = update.times_ns, WITHOUT_DELAY_MS, math.inf
+    first, within_ms, devices = update.times_ns, WITHOUT_DELAY_MS, list[tuple[str, Step, Step, str, float]]()
     if control_run_ms is not None:
         start_ms = (first.get(Step.CPR_LISTENING, 0) - first.get(Step.TARGET_STARTED, 0)) / 1e6
         within_ms = max(DELAY_BASE_MS, START_SHARE * start_ms) + DELAY_SHARE * control_run_ms
-        devices_ms = max(DEVICES_BASE_MS, DEVICES_SHARE * start_ms) + DELAY_SHARE * control_run_ms
+        if Step.MAIN_LISTENING not in first:
+            created = "from the arrival of the descriptors until the target loaded the state of its devices"
+            devices_ms = max(DEVICES_BASE_MS, DEVICES_SHARE * start_ms) + DELAY_SHARE * control_run_ms
+            devices = [("devices-created-without-delay", Step.FDS_LOADING, Step.STATE_LOADING, created, devices_ms)]
     loading = max(Step.STATE_LOADING, Step.SWITCHOVER, key=lambda step: first.get(step, 0))
     sent = "from the guest's stop until its descriptors were sent"
-    created = "from the arrival of the descriptors until the target loaded the state of its devices"
     resumed = "from the start of loading in the target until the guest ran"
-    parts = [("fds-sent-without-delay", Step.STOP, Step.FDS_SENT, sent, within_ms)]
-    if control_run_ms is not None and Step.MAIN_LISTENING not in first:
-        parts.append(("devices-created-without-delay", Step.FDS_LOADING, Step.STATE_LOADING, created, devices_ms))
-    parts.append(("resumed-without-delay", loading, Step.RESUME, resumed, within_ms))
-    for name, earlier, later, period, most_ms in parts:
+    for name, earlier, later, period, most_ms in (
+        ("fds-sent-without-delay", Step.STOP, Step.FDS_SENT, sent, within_ms),
+        *devices,
+        ("resumed-without-delay", loading, Step.RESUME, resumed, within_ms),
+    ):
         if earlier in first and later in first:
             distance_ms = (first[later] - first[earlier]) / 1e6
             limit_ms = most_ms * timeout_scale() + stalled_ms(first[earlier], first[later])

@@ -143,9 +143,8 @@ class FaultOutcome:
                 found = query_migration(self.source)
             except QemuFailed:
                 return None
-            if refused and not announced_statuses(
-                self.source, since_ns
-            ):  # query-migrate has the one before: qmp_migrate()
+            if refused and not announced_statuses(self.source, since_ns):
+                # query-migrate has the migration before: qmp_migrate()
                 return Migration("none", refused)
             return found._replace(error=found.error or refused) if found.status in ENDED_STATES else None
 

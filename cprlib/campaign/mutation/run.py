@@ -154,10 +154,9 @@ class MutationJobs:
                 log.write(f"\nno report: {json.dumps(str(error))}\n")
 
     def _parameters(self, build: Build, built: BuiltQemu) -> Mapping[str, str]:
-        chosen = {"mutant": ",".join(map(str, build.numbers))} if build.numbers else {}
-        if build.numbers:  # in an update both QEMUs have the mutant, which hides what only they agree on
-            chosen |= self.session.assets.qemu.parameters("target_")
-        chosen |= {"stop_at": build.stop_at} if build.stop_at else {}
+        chosen = {"stop_at": build.stop_at} if build.stop_at else {}
+        if build.numbers:  # the target is for updates to another QEMU: in the others both have the mutant
+            chosen |= {"mutant": ",".join(map(str, build.numbers))} | self.session.assets.qemu.parameters("target_")
         return asset_parameters(self.session.assets, self.session.engine, USUAL_POLICY, qemu=built.qemu) | chosen
 
     def _key(self, build: Build, built: BuiltQemu, test: SuiteTest) -> str:

@@ -116,6 +116,19 @@ def test_a_second_update_ends_the_rounds_of_the_first() -> None:
     )
 
 
+def test_a_source_announces_its_own_update_also_when_it_has_stopped() -> None:
+    events = (Event(Step.STOP, 1600 * MS, Who.SOURCE), Event(Step.RESUME, 1800 * MS, Who.TARGET))
+    second = replace(UPDATE, events=events)
+    later = (*rarp(*(1801 + each for each in ANNOUNCEMENTS_MS)), *arp(*range(2100, 2600, 100)))
+    watched = replace(GOOD, frames=(*ROUNDS[:3], *arp(1400), *ROUNDS[3:4], *later))  # the fourth at 1651 ms
+    assert failed(watched, (UPDATE, second)) == set()
+    moved = replace(watched, other_moves=1)  # by an update with a fault
+    assert failed(moved, (second,), first=False) == set()
+    assert "silent-while-stopped" in failed(watched, (second,))
+    long_after = replace(UPDATE, events=tuple(replace(event, time_ns=event.time_ns + 5000 * MS) for event in events))
+    assert "silent-while-stopped" in failed(replace(watched, frames=rarp(6650)), (UPDATE, long_after))
+
+
 def test_announcements_before_a_switch_of_the_link_are_not_due() -> None:
     switched = Event(Step.LINK_SWITCHED, (RESUME_MS + 300) * MS - LINK_WATCH_NS, Who.HARNESS)
     update = replace(UPDATE, events=(*UPDATE.events, switched))

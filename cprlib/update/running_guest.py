@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, CprlibError, UpdateFailed
+from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, QemuFailed, UpdateFailed
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.linux.topology import MTU, TAP_QUEUE_LENGTH, Topology, build_topology
@@ -248,7 +248,12 @@ def _boot(machine: Machine) -> None:
     if machine.settings.plugged:
         machine.plug_all()
         machine.qmp.execute("cont")
-    Console(machine.files.console, alive=lambda: machine.check_alive("boot the guest")).wait_ready(BOOT_SECONDS)
+    try:
+        Console(machine.files.console, alive=lambda: machine.check_alive("boot the guest")).wait_ready(BOOT_SECONDS)
+    except DeadlineExceeded as error:
+        if failure := machine.failure():
+            raise QemuFailed("boot the guest", failure, error.advice, details=error.details) from error
+        raise
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from cprlib.linux.topology import Address
 # cryptomgr.notests: self-tests of unused ciphers take more than a second under emulation.
 # sysrq_always_enabled: the harness can let a guest with a silent agent show its blocked tasks.
 # no5lvl: shorter page walks.
+# noreplace-smp: a kernel with one processor rewrites its lock prefixes, and emulated code is translated again then.
 # no_timer_check: under emulation the kernel's check of the timer interrupt can fail, and then the kernel panics.
 # reboot=t, panic=-1: with -no-reboot a panic ends QEMU at once.
 ALWAYS = (
@@ -34,6 +35,7 @@ ALWAYS = (
     "apparmor=0",
     "cryptomgr.notests",
     "no5lvl",
+    "noreplace-smp",
     "lsm=capability",
     # self-tests, keys and devices that our guest does not use, each of them slow under emulation
     "initcall_blacklist=crypto_kdf108_init,jent_mod_init,init_encrypted,load_system_certificate_list,add_pcspkr",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cprlib.linux.descriptors import read_table
+from cprlib.linux.descriptors import DEVICE_KINDS, read_table
 from cprlib.linux.topology import Topology, disable_ipv6
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VhostOption
@@ -78,6 +78,7 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
     netdevs = machine.settings.netdevs
     unnamed = attach_unnamed(case.guest.topology, machine, netdevs)
     started = programs.runs()
+    expect_descriptors_of(case, netdevs)
     if silent := case.silent_nics(netdevs):
         expected = "round trips over every NIC before the update"
         case.inconclusive("answers-before", expected, f"none over {', '.join(silent)}")
@@ -110,6 +111,22 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
         case.guest.machine.qmp.execute("stop")  # the scripts run in the end, though an update of a paused guest failed
         case.inject_fault(*faults_named("cancel-fds-received"))
     expect_programs(case, programs, started, unnamed, gone)
+
+
+def expect_descriptors_of(case: MeasuredCase, netdevs: Sequence[TapNetdev]) -> None:
+    """The first source has the descriptors of its netdevs and no others: it uses those that it was passed."""
+    kinds = [row.kind for row in read_table(case.guest.machine.pid).rows]
+    expected = {
+        "tap": sum(item.queues for item in netdevs),
+        "vhost": sum(item.queues for item in netdevs if item.vhost),
+    }
+    with case.qemu_step():
+        case.expect_equal(
+            "descriptors-of-netdevs",
+            {kind: kinds.count(kind) for kind in DEVICE_KINDS},
+            expected,
+            "QEMU opened what it was passed, or more",
+        )
 
 
 def scripts_shown(machine: Machine) -> dict[str, dict[str, str]]:

@@ -10,6 +10,9 @@ from cprlib.qemu.binary import QemuBinary, common_machine, machine_types, probe
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import BETWEEN_S, CONTROL_RUN_S, MeasuredCase
+from cprlib.testing.nic_frames import exchange_packets, use_queue_pairs
+
+QUEUES = 2
 
 
 class CrossBase(LiveUpdateTest):
@@ -37,7 +40,7 @@ class CrossBase(LiveUpdateTest):
 
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:2,target:other
         """
-        with self._given_guest_for_both(queues=2, vhost=True) as (case, target, version):
+        with self._given_guest_for_both(queues=QUEUES, vhost=True) as (case, target, version):
             case.run_control(CONTROL_RUN_S * 3)
             with case.under_traffic():
                 case.live_update(target, note=f"{self.facts.version} to {version}")
@@ -46,18 +49,22 @@ class CrossBase(LiveUpdateTest):
         """The update back from another QEMU release works, or is refused and the guest keeps running; nothing is lost.
 
         The machine type allows both directions; the CPR state may not: QEMU 10.2 always sends a subsection of it that
-        10.0 does not know (docs/findings.md). Whichever it is, the guest runs afterwards and no packet is lost.
+        10.0 does not know (docs/findings.md). Whichever it is, the guest runs afterwards and no packet is lost. It uses
+        one of two queue pairs meanwhile, and then both: each QEMU has to know which tap queues are detached.
         Origin: patch 6, and patch 1, which lets the source keep running.
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:stop-early,patch:1,mechanism:cpr,vhost:off,queues:1,target:other
+        :avocado: tags=patch:tap-cpr,patch:6,patch:stop-early,patch:1,mechanism:cpr,vhost:off,queues:2,target:other
         """
-        with self._given_guest_for_both(queues=1, vhost=False) as (case, target, version):
+        with self._given_guest_for_both(queues=QUEUES, vhost=False) as (case, target, version):
+            use_queue_pairs(case, 1, "before-update")
             case.run_control(CONTROL_RUN_S * 3)
             with case.under_traffic():
                 case.live_update(target, note=f"{self.facts.version} to {version}")
                 case.let_traffic_flow(BETWEEN_S)
                 self._go_back(case, f"{version} to {self.facts.version}")
                 case.let_traffic_flow(BETWEEN_S)
+            use_queue_pairs(case, QUEUES, "afterwards")
+            exchange_packets(case, QUEUES, "afterwards")
 
     def _go_back(self, case: MeasuredCase, note: str) -> None:
         expected = "the guest runs, in the target or, when that refuses, in the source"

@@ -167,6 +167,7 @@ class DeleteAllFds(LiveUpdateTest):
         machine.remove_netdev("again")
         machine.plug(replace(again, interface="tap5"))
         machine.remove_nic(nics["again"].identifier)
+        remove_hub_port(machine, nics["again"])
         machine.plug_nic(nics["again"])
         expect_freed(case, "third", len(numbers) - len(device_numbers(machine)), 0)
 
@@ -177,6 +178,14 @@ def replace_tap(machine: Machine, nic: VirtioNet, interface: str) -> None:
     machine.remove_nic(nic.identifier)
     machine.remove_netdev(netdev.identifier)
     machine.plug(replace(netdev, interface=interface), nic)
+
+
+def remove_hub_port(machine: Machine, nic: VirtioNet) -> None:
+    """Remove a netdev of another kind, which has nothing of CPR, from under a NIC, and the NIC."""
+    machine.qmp.execute("netdev_add", {"type": "hubport", "id": "port", "hubid": 0})
+    machine.plug_nic(replace(nic, netdev="port"))
+    machine.qmp.execute("netdev_del", {"id": "port"})
+    machine.remove_nic(nic.identifier)
 
 
 def device_numbers(machine: Machine) -> set[int]:

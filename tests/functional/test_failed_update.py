@@ -32,7 +32,7 @@ from failed_update import failed_updates
 
 IN_SIX_PHASES = (
     *("no-listener", "cpr-closed-with-fds", "target-killed-with-fds", "target-killed-with-devices"),
-    *("cancel-before-switchover", "main-closed-loading"),
+    *("main-closed-loading", "cancel-before-switchover"),  # a late failure first: nothing of it may be left
 )
 CONTROL_RUN_S, BETWEEN_S = 6.0, 0.2  # of traffic: the control run, and between two updates
 FOUR_VHOST_QUEUES = GuestSpec(queues=4, vhost=True, role=Role.CHECKS)

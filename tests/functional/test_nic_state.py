@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +13,9 @@ from big_packets import BigPackets
 from cprlib.deadline import Deadline
 from cprlib.evidence.counter_checks import error_check, read_errors
 from cprlib.evidence.records import Role
+from cprlib.linux.ioctls import TUNSETOFFLOAD
 from cprlib.linux.supervised_calls import ALWAYS, IOCTL, FailingCall, SupervisedCalls, SystemCall
+from cprlib.linux.tap import open_tap
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import RING_PACKED
@@ -51,10 +56,13 @@ MANY = tuple(f"01:00:5e:75:76:{number:02x}" for number in range(64))  # MAC_TABL
 SEND_BUFFER = 262144  # not the default, and room for the largest packet
 QUEUES = 4
 RSS = ("-global", "virtio-net-pci.rss=on")
-# virtio 1.3 section 5.1.3: GUEST_UFO and HOST_UFO; GUEST_USO4, GUEST_USO6 and HOST_USO
-DATAGRAM_OFFLOADS = (10, 14, 54, 55, 56)
-# QEMU sets them to find out whether a tap has them: TUN_F_CSUM with TUN_F_UFO, or with TUN_F_USO4 and TUN_F_USO6
-OFFLOAD_PROBES = (SystemCall(IOCTL, 0x11, 2), SystemCall(IOCTL, 0x61, 2))
+# UFO and USO: features (virtio 1.3 section 5.1.3) and properties of QEMU's NIC, by what QEMU sets to find out whether a
+# tap has them: TUN_F_CSUM with TUN_F_UFO, or with TUN_F_USO4 and TUN_F_USO6.
+DATAGRAM_OFFLOADS = {
+    0x11: {10: "guest_ufo", 14: "host_ufo"},
+    0x61: {54: "guest_uso4", 55: "guest_uso6", 56: "host_uso"},
+}
+OFFLOAD_PROBES = tuple(SystemCall(IOCTL, offloads, 2) for offloads in DATAGRAM_OFFLOADS)
 FRAMES = {
     "own address": frame(CHANGED),
     "added unicast address": frame(UNICAST),
@@ -148,7 +156,7 @@ class NicState(LiveUpdateTest):
         """A NIC on a tap without UFO and USO gets neither by an update; a driver that is bound later finds none either.
 
         A target must not find out which offloads the tap has by setting them, so the source sends it. Here these calls
-        fail, in each QEMU. Patch 8 (tap: cpr fixes).
+        fail, in each QEMU; before, the NIC has what its tap has. Patch 8 (tap: cpr fixes).
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1,plug:hot
         """
@@ -156,9 +164,12 @@ class NicState(LiveUpdateTest):
             SupervisedCalls(OFFLOAD_PROBES) as calls,
             self.given_guest(GuestSpec(pluggable=True, role=Role.CHECKS)) as case,
         ):
-            if not self._datagram_offloads(case):
-                case.skip_check("has-offloads", "the guest uses UFO or USO", "its kernel, or its NIC, has neither")
+            if not (possible := self._possible_offloads(case)):
+                case.skip_check("has-offloads", "the guest uses UFO and USO", "this kernel's taps have neither")
                 return
+            meaning = "UFO and USO that the guest uses are not those that its NIC and a tap of this kernel have"
+            with case.qemu_step():
+                case.expect_equal("has-offloads", self._datagram_offloads(case), possible, meaning)
             case.live_update(label="under-filter", target=replace(case.guest.machine.settings, prefix=calls.prefix))
             updater = MomentUpdater(case)
             with operated_guest(case.guest, case.ports, 1, updater) as guest:
@@ -175,7 +186,27 @@ class NicState(LiveUpdateTest):
     @staticmethod
     def _datagram_offloads(case: MeasuredCase) -> list[int]:
         nic = case.guest.agent.network().nic()
-        return [feature for feature in DATAGRAM_OFFLOADS if nic.agreed_on(feature)]
+        return [feature for features in DATAGRAM_OFFLOADS.values() for feature in features if nic.agreed_on(feature)]
+
+    @staticmethod
+    def _possible_offloads(case: MeasuredCase) -> list[int]:
+        """UFO and USO that the NIC has by its options and its machine type, and that a tap can have."""
+        qmp, path = case.guest.machine.qmp, f"/machine/peripheral/{case.guest.machine.settings.nics[0].identifier}"
+        possible = list[int]()
+        with case.guest.topology.switch.entered():
+            tap = open_tap("probed")
+        try:
+            for offloads, features in DATAGRAM_OFFLOADS.items():
+                with contextlib.suppress(OSError):
+                    fcntl.ioctl(tap, TUNSETOFFLOAD, offloads)
+                    possible += [
+                        feature
+                        for feature, name in features.items()
+                        if qmp.execute("qom-get", {"path": path, "property": name})
+                    ]
+        finally:
+            os.close(tap)
+        return possible
 
     def test_receive_side_scaling_is_kept(self) -> None:
         """A guest's receive-side scaling, key and table, puts each flow into the same queue after an update.

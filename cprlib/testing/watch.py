@@ -32,7 +32,7 @@ from cprlib.evidence.counter_checks import (
     per_packet,
     read_errors,
 )
-from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, Watched, frame_checks
+from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, LATE_MS, Watched, frame_checks
 from cprlib.evidence.records import Check
 from cprlib.evidence.repeated_updates import numbered_check
 from cprlib.guest.replies import NetInfo
@@ -48,7 +48,7 @@ from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrame, OtherFrames
 from cprlib.update.events import Step
-from cprlib.update.results import UpdateResult
+from cprlib.update.results import ANNOUNCEMENTS_MS, UpdateResult
 from cprlib.update.running_guest import RunningGuest
 
 GUEST_ANNOUNCE, CONTROL_QUEUE = 21, 17  # feature bits, VIRTIO 1.2 section 5.1.3
@@ -205,11 +205,18 @@ class FrameWatch:
 
     def wait_guest_announced(self) -> None:
         """Wait until a guest that announces itself has done so after its latest update, in all rounds."""
+        self._wait_rounds(FrameClass.ARP, GUEST_ANNOUNCES_MS)
+
+    def wait_qemu_announced(self) -> None:
+        """Wait until QEMU has announced the guest after its latest update, in all rounds."""
+        self._wait_rounds(FrameClass.RARP, ANNOUNCEMENTS_MS[-1] + LATE_MS)
+
+    def _wait_rounds(self, kind: FrameClass, within_ms: float) -> None:
         update = self._guest.updates[-1] if self._guest.updates else None
         if update and update.announcements_ms and (resumed := update.times_ns.get(Step.RESUME)):
-            left = GUEST_ANNOUNCES_MS / 1e3 - (time.time_ns() - resumed) / 1e9 / timeout_scale()  # Deadline scales it
+            left = within_ms / 1e3 - (time.time_ns() - resumed) / 1e9 / timeout_scale()  # Deadline scales it
             deadline, rounds = Deadline(max(left, 0.001), "announcements"), len(update.announcements_ms)
-            self.wait_announced(FrameClass.ARP, next(iter(self._macs)), resumed, deadline, rounds)
+            self.wait_announced(kind, next(iter(self._macs)), resumed, deadline, rounds)
 
     def checks(
         self, features: str | None, *, first: bool, announced_later: bool, other_moves: int, control_run_ms: float

@@ -193,8 +193,8 @@ class CheckedOperations:
         :returns: the reason by name of the operation.
         """
         case, first = self._case, self._case.guest
+        case.frames.wait_qemu_announced()
         kill_group(first.machine.process)  # it would disturb the trace of the taps
-        case.frames.answered = False  # a QEMU that is killed may not have announced its guest in all rounds
         folder = case.folder / "control"
         folder.mkdir()
         once = {operation.name: operation for operation in operations}

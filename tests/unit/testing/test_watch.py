@@ -12,13 +12,14 @@ import pytest
 from cprlib.deadline import Deadline
 from cprlib.evidence.clock_checks import DeviceClock
 from cprlib.evidence.counter_checks import Errors, Notifications
-from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS
+from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, LATE_MS
 from cprlib.evidence.records import Outcome
 from cprlib.testing import watch as module
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.watch import FrameWatch, GuestSample, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.update.events import Event, Step, Who
+from cprlib.update.results import ANNOUNCEMENTS_MS
 from cprlib.update.running_guest import RunningGuest
 from moment_updater import MomentUpdater
 from tests.unit.evidence.test_update_checks import GOOD
@@ -100,3 +101,6 @@ def test_a_guest_has_its_whole_time_to_announce_itself(monkeypatch: pytest.Monke
     MomentUpdater(cast("MeasuredCase", SimpleNamespace(frames=watch))).wait_announced()
     left_s = GUEST_ANNOUNCES_MS / 1e3 * float(scale) - 4
     assert [wait.seconds for wait in waits] == pytest.approx([left_s, left_s], abs=0.5)
+    watch.wait_qemu_announced()
+    left_s = (ANNOUNCEMENTS_MS[-1] + LATE_MS) / 1e3 * float(scale) - 4
+    assert waits[-1].seconds == pytest.approx(max(left_s, 0.0), abs=0.5)

@@ -22,11 +22,14 @@ from full_ring import ARRIVE_S, RATE, expect_all_arrive
 ANSWERS = 50  # of the guest that have no room in the send buffer; its transmit rings have room for them
 FLOWS = 12  # of these answers, over all queues; the guest's kernel chooses a queue by a hash of the flow
 SETTLED_S = 0.5  # without an announcement: the longest time between two of QEMU's is 350 ms (announce-step, QAPI)
+SOCKETS = ("/proc/net/udp{,6}",)
 WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
 
 
 @contextlib.contextmanager
-def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> Iterator[None]:
+def full_send_buffer(
+    case: MeasuredCase, calls: SupervisedCalls, when: str, *, answers: int = ANSWERS, over: int = FLOWS
+) -> Iterator[None]:
     """The body runs while the tap takes no packet of the guest (EAGAIN), whose answers wait; in the end all arrive.
 
     A send buffer (netdev option ``sndbuf``) is full as long as another device keeps the packets; here the system call
@@ -34,10 +37,11 @@ def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> I
     the calls pass before anything is connected.
 
     :param calls: fails the calls of the guest's QEMU.
+    :param over: number of flows.
     """
     station = case.guest.topology.station
-    flows = flows_between(count=FLOWS, first_port=case.ports.take(FLOWS))
-    settings = StreamSettings(rate=RATE, count=ANSWERS)
+    flows = flows_between(count=over, first_port=case.ports.take(over))
+    settings = StreamSettings(rate=RATE, count=answers)
     warm_up(station, flows, Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
     for tap in read_table(case.guest.machine.pid).of_kind("tap"):
         calls.arm(FailingCall(WRITE_TO_TAP, errno.EAGAIN, descriptor=tap.number, times=ALWAYS))
@@ -63,6 +67,22 @@ def full_send_buffer(case: MeasuredCase, calls: SupervisedCalls, when: str) -> I
         sent = sum(time_ns < resume_ns for flow in result.flows for time_ns in flow.returned_ns if time_ns is not None)
         meaning = "answers that the source sent while its guest was stopped"
         case.expect_equal(f"none-sent-while-stopped-{when}", sent, 0, meaning)
+
+
+def expect_completed(case: MeasuredCase, when: str) -> None:
+    """QEMU has put each packet that it sent into the used ring, with an interrupt: none fills the socket it came from.
+
+    Source: tx_queue of /proc/net/udp (sk_wmem_alloc_get(), net/ipv4/udp.c); the driver frees what it finds used.
+    """
+
+    def waiting() -> int:
+        rows = [row.split() for file in case.guest.agent.files(SOCKETS).values() for row in file.text.splitlines()[1:]]
+        return sum(int(row[4].partition(":")[0], 16) for row in rows)
+
+    with contextlib.suppress(DeadlineExceeded):  # what waits is counted below
+        Deadline(ARRIVE_S, "the guest's packets").poll(lambda: waiting() == 0, 0.05)
+    meaning = "bytes that were sent and still fill sockets of the guest"
+    case.expect_equal(f"packets-completed-{when}", waiting(), 0, meaning, family="packets-completed")
 
 
 def _wait_answered(case: MeasuredCase, session: TrafficSession) -> None:

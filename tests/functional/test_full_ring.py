@@ -21,7 +21,7 @@ from full_ring import (
     full_ring,
     large_packet_waits,
 )
-from full_send_buffer import WRITE_TO_TAP, each_frame_once, full_send_buffer
+from full_send_buffer import WRITE_TO_TAP, each_frame_once, expect_completed, full_send_buffer
 
 NO_ANNOUNCEMENTS = ("-global", "migration.announce-rounds=0")
 NO_IOEVENTFD = global_properties(NIC_DRIVER, {"ioeventfd": "off"})
@@ -96,6 +96,8 @@ class FullSendBuffer(LiveUpdateTest):
         QEMU takes a packet from the ring before it finds that the tap has no room for it; vhost leaves it there. Patch
         13 (virtio-net: leave a packet in the ring that the backend has no room for).
 
+        A single packet that had to wait is reported to the guest, whose socket has its room back.
+
         The NIC has ``ioeventfd=off``: else QEMU looks into every ring when a guest runs again, also where it has
         forgotten that packets wait.
 
@@ -115,5 +117,8 @@ class FullSendBuffer(LiveUpdateTest):
                 case.guest.machine.qmp.execute("stop")  # as each update does, also one that fails
                 calls.disarm()
                 case.guest.machine.qmp.execute("cont")
+            with full_send_buffer(case, calls, "of-one-packet", answers=1, over=1):
+                pass
+            expect_completed(case, "of-one-packet")
             with full_send_buffer(case, calls, "across-an-update"):
                 case.live_update(label="full-send-buffer", hooks=[RoomWhenStopped(calls)])

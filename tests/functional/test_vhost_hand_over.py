@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 from cprlib.deadline import Deadline
+from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.linux.procfs import vhost_workers
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.migration_format import release_path
+from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev
 from cprlib.testing.equivalence import compare_with_release
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import (
@@ -23,6 +26,13 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S
 from cprlib.update.outcome import wait_migration
 from cprlib.update.proxy import ChannelProxy
+
+PAIR_MAC, PAIR_S = "52:54:00:75:09:01", 10.0
+PAIR_NICS = "NICs of the guest with the address of the failover pair (itself, standby and primary)"
+PAIR_PORTS = (
+    *("-device", "pcie-root-port,id=standby-port,chassis=20"),
+    *("-device", "pcie-root-port,id=primary-port,chassis=21"),
+)
 
 
 class VhostHandOver(LiveUpdateTest):
@@ -56,12 +66,14 @@ class VhostHandOver(LiveUpdateTest):
 
         Patch 3's notifier belongs to mode cpr-transfer only. A guest that migrates in mode normal runs meanwhile. One
         whose migration is cancelled when its VM has been stopped runs again: patch 1 (migration: stop vm earlier for
-        cpr) has one way back for all modes. What devices send is what they send in the release without the series.
+        cpr) has one way back for all modes. A failover pair has its primary NIC back then. What devices send is what
+        they send in the release without the series.
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
+        ports = PAIR_PORTS if "q35" in self.parameters.machine else ()
         with (
-            self.given_guest(GuestSpec(queues=4, vhost=True, role=Role.CHECKS)) as case,
+            self.given_guest(GuestSpec(queues=4, vhost=True, arguments=ports, role=Role.CHECKS)) as case,
             probing(case) as (trace, probes),
             case.qemu_step(),
         ):
@@ -76,6 +88,10 @@ class VhostHandOver(LiveUpdateTest):
             meaning = "an ordinary migration made QEMU release its vhost devices; their tasks"
             case.expect_equal("same-workers", workers[1], workers[0], meaning)
             expect_format_of_release(case, self.qemu, self.facts.version)
+            if ports:
+                expect_primary_given_back(case)
+            else:
+                case.skip_check("primary-is-given-back", PAIR_NICS, "a failover pair needs PCI Express: machine q35")
 
     @staticmethod
     def _cancel_late(case: MeasuredCase) -> None:
@@ -96,6 +112,39 @@ class VhostHandOver(LiveUpdateTest):
             f"{stopped}, then {resumed}",
             f"the VM is {resumed} after an ordinary migration was cancelled; it was {stopped} before",
         )
+
+
+def expect_primary_given_back(case: MeasuredCase) -> None:
+    """QEMU takes the primary NIC of a failover pair from the guest for a migration, and returns it when that fails.
+
+    Source: QEMU, docs/system/virtio-net-failover.rst.
+    """
+    machine = case.guest.machine
+    case.guest.topology.add_tap("pair0", queues=1)
+    machine.plug(TapNetdev("pair", "pair0", cpr=True))
+    nic = {"driver": NIC_DRIVER, "mac": PAIR_MAC, "romfile": ""}
+    standby = {"id": "standby", "bus": "standby-port", "netdev": "pair", "failover": True}
+    primary = {"id": "primary", "bus": "primary-port", "failover_pair_id": "standby"}
+    for options in (standby, primary):
+        machine.qmp.execute("device_add", nic | options)
+    before = wait_nics_of_pair(case, 3)
+    if not case.require("failover-pair", before == 3, f"3 {PAIR_NICS}", before):
+        return
+    with failing_migration(case):
+        found = [wait_nics_of_pair(case, 2)]
+    found.append(wait_nics_of_pair(case, 3))
+    case.expect_equal("primary-is-given-back", found, [2, 3], f"{PAIR_NICS}: while it migrates, and after the failure")
+
+
+def wait_nics_of_pair(case: MeasuredCase, expected: int) -> int:
+    """How many NICs of the guest have the address of the failover pair, when they are as many as expected or late."""
+
+    def count() -> int:
+        return sum(nic.mac == PAIR_MAC for nic in case.guest.agent.network().nics)
+
+    with contextlib.suppress(DeadlineExceeded):
+        Deadline(PAIR_S, PAIR_NICS).poll(lambda: count() == expected, 0.1)
+    return count()
 
 
 def expect_format_of_release(case: MeasuredCase, qemu: QemuBinary, version: str) -> None:

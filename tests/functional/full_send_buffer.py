@@ -80,7 +80,7 @@ def expect_completed(case: MeasuredCase, when: str) -> None:
         return sum(int(row[4].partition(":")[0], 16) for row in rows)
 
     with contextlib.suppress(DeadlineExceeded):  # what waits is counted below
-        Deadline(ARRIVE_S, "the guest's packets").poll(lambda: waiting() == 0, 0.05)
+        Deadline(ARRIVE_S, "the guest to free its packets", Awaited.GUEST).poll(lambda: waiting() == 0, 0.05)
     meaning = "bytes that were sent and still fill sockets of the guest"
     case.expect_equal(f"packets-completed-{when}", waiting(), 0, meaning, family="packets-completed")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from cprlib.deadline import timeout_scale
 from cprlib.evidence.records import Check, DescriptorCount, DescriptorRow, FaultRecord, Outcome
-from cprlib.linux.descriptors import DEVICE_KINDS, Descriptor, Pairing
-from cprlib.qemu.netdev import TapNetdev
+from cprlib.linux.descriptors import Descriptor, Pairing
+from cprlib.qemu.netdev import TapNetdev, device_counts
 from cprlib.update.events import Step, Who
 from cprlib.update.faults import Survivor
 from cprlib.update.results import FaultResult, UpdateResult
@@ -84,21 +84,12 @@ def _file_flags(row: Descriptor) -> int:
     return row.flags & ~os.O_CLOEXEC
 
 
-def _counts(rows: Iterable[Descriptor]) -> dict[str, int]:
-    kinds = [row.kind for row in rows]
-    return {kind: kinds.count(kind) for kind in DEVICE_KINDS}
-
-
-def _vhost_devices(netdevs: Iterable[TapNetdev]) -> int:
-    return sum(item.queues for item in netdevs if item.vhost)
-
-
 def hand_over_checks(update: UpdateResult, netdevs: Sequence[TapNetdev]) -> Iterator[Check]:
     """Each descriptor that the mechanism keeps is the same open file in the target; none is extra, none is missing.
 
     :param netdevs: that the mechanism moves.
     """
-    expected = {"tap": sum(item.queues for item in netdevs), "vhost": _vhost_devices(netdevs)}
+    expected = device_counts(netdevs)
     total = sum(number for kind, number in expected.items() if update.mechanism.handling.is_same_file(kind))
     count = descriptor_count(update)
     pairs = [(item.source, item.target) for item in update.pairings if item.source and item.target]
@@ -118,11 +109,12 @@ def hand_over_checks(update: UpdateResult, netdevs: Sequence[TapNetdev]) -> Iter
         f"{count.paired} paired, {count.unpaired} unpaired",
         meaning,
     )
+    source, target = update.source_before.table.device_counts, update.target_after.table.device_counts
     yield Check.of(
         "descriptor-counts",
-        _counts(update.target_after.table.rows) == expected == _counts(update.source_before.table.rows),
+        target == expected == source,
         expected,
-        f"source {_counts(update.source_before.table.rows)}, target {_counts(update.target_after.table.rows)}",
+        f"source {source}, target {target}",
         "a descriptor was opened again, leaked or not sent",
     )
     yield Check.of(
@@ -163,7 +155,7 @@ def vhost_checks(update: UpdateResult, netdevs: Sequence[TapNetdev]) -> tuple[Ch
 
     :param netdevs: that the mechanism moves. A source may have lost vhost before, in an update that failed.
     """
-    expected = _vhost_devices(netdevs)
+    expected = device_counts(netdevs)["vhost"]
     if not expected:
         return ()
     after = len(update.target_after.workers)

@@ -217,6 +217,14 @@ class TapNetdev:
         return options | {name: True for name in (names.netdev, names.target) if name}
 
 
+def device_counts(netdevs: Sequence[TapNetdev]) -> dict[str, int]:
+    """Number of tap and vhost descriptors that QEMU holds for netdevs."""
+    return {
+        "tap": sum(item.queues for item in netdevs),
+        "vhost": sum(item.queues for item in netdevs if item.vhost),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class VirtioNet:
     """``-device virtio-net-pci`` on a netdev.

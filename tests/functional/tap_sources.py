@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cprlib.linux.descriptors import DEVICE_KINDS, read_table
+from cprlib.linux.descriptors import read_table
 from cprlib.linux.topology import Topology, disable_ipv6
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VhostOption
+from cprlib.qemu.netdev import FdSyntax, TapNetdev, TapSource, VhostOption, device_counts
 from cprlib.testing.equivalence import wait_filters_settled
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.faults import faults_named
@@ -115,18 +115,9 @@ def update_twice(case: MeasuredCase, programs: Programs, *, plugged: bool) -> No
 
 def expect_descriptors_of(case: MeasuredCase, netdevs: Sequence[TapNetdev]) -> None:
     """The first source has the descriptors of its netdevs and no others: it uses those that it was passed."""
-    kinds = [row.kind for row in read_table(case.guest.machine.pid).rows]
-    expected = {
-        "tap": sum(item.queues for item in netdevs),
-        "vhost": sum(item.queues for item in netdevs if item.vhost),
-    }
+    found = read_table(case.guest.machine.pid).device_counts
     with case.qemu_step():
-        case.expect_equal(
-            "descriptors-of-netdevs",
-            {kind: kinds.count(kind) for kind in DEVICE_KINDS},
-            expected,
-            "QEMU opened what it was passed, or more",
-        )
+        case.expect_equal("descriptors-of-netdevs", found, device_counts(netdevs), "descriptors of the first source")
 
 
 def scripts_shown(machine: Machine) -> dict[str, dict[str, str]]:

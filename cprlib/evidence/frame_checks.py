@@ -153,11 +153,12 @@ def _silence_check(watched: Watched, found: Sequence[AnnouncePeriod], *, first: 
     problems = []
     for index, period in enumerate(found):
         begin, end = period.stop_ns + STOPPED_SLACK_NS, period.resume_ns - RESUMED_SLACK_NS
+        # the time of an earlier update with a fault is not known
+        announced_ns = _announced_ns(watched, found[index - 1]) if index else (0 if first else end)
         problems += [
             f"{period.title}{item.kind} from {item.sender} {-period.after_ms(item.time_ns):.0f} ms before RESUME"
             for item in between(watched.frames, begin, end)
-            if item.kind is not FrameClass.RARP
-            or not (_announced_at(watched, found[index - 1], item.time_ns) if index else not first)
+            if item.kind is not FrameClass.RARP or item.time_ns > announced_ns
         ]
     text = "; ".join(problems[:5])
     expected = "no frame of the guest or for it between STOP and RESUME"
@@ -165,9 +166,9 @@ def _silence_check(watched: Watched, found: Sequence[AnnouncePeriod], *, first: 
     return Check.of("silent-while-stopped", not problems, expected, text or "none", meaning)
 
 
-def _announced_at(watched: Watched, earlier: AnnouncePeriod, time_ns: int) -> bool:
-    """Whether the target of an update may still announce it then; it does not stop when it has become a source."""
-    return earlier.after_ms(time_ns) <= max(earlier.rounds_ms, default=0) + watched.late_ms
+def _announced_ns(watched: Watched, period: AnnouncePeriod) -> int:
+    """When the target of an update has announced it at the latest, also as the stopped source of the next update."""
+    return period.resume_ns + round((max(period.rounds_ms, default=0) + watched.late_ms) * 1e6)
 
 
 def _only_moves_announced(watched: Watched, updates: Sequence[UpdateResult]) -> Check:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 
 from cprlib.deadline import Deadline
-from cprlib.errors import DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.linux.procfs import vhost_workers
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.migration_format import release_path
-from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev
 from cprlib.testing.equivalence import compare_with_release
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import (
@@ -26,13 +23,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S
 from cprlib.update.outcome import wait_migration
 from cprlib.update.proxy import ChannelProxy
-
-PAIR_MAC, PAIR_S = "52:54:00:75:09:01", 10.0
-PAIR_NICS = "NICs of the guest with the address of the failover pair (itself, standby and primary)"
-PAIR_PORTS = (
-    *("-device", "pcie-root-port,id=standby-port,chassis=20"),
-    *("-device", "pcie-root-port,id=primary-port,chassis=21"),
-)
+from failover_pair import PAIR_NICS, PAIR_PORTS, expect_primary_given_back
 
 
 class VhostHandOver(LiveUpdateTest):
@@ -112,39 +103,6 @@ class VhostHandOver(LiveUpdateTest):
             f"{stopped}, then {resumed}",
             f"the VM is {resumed} after an ordinary migration was cancelled; it was {stopped} before",
         )
-
-
-def expect_primary_given_back(case: MeasuredCase) -> None:
-    """QEMU takes the primary NIC of a failover pair from the guest for a migration, and returns it when that fails.
-
-    Source: QEMU, docs/system/virtio-net-failover.rst.
-    """
-    machine = case.guest.machine
-    case.guest.topology.add_tap("pair0", queues=1)
-    machine.plug(TapNetdev("pair", "pair0", cpr=True))
-    nic = {"driver": NIC_DRIVER, "mac": PAIR_MAC, "romfile": ""}
-    standby = {"id": "standby", "bus": "standby-port", "netdev": "pair", "failover": True}
-    primary = {"id": "primary", "bus": "primary-port", "failover_pair_id": "standby"}
-    for options in (standby, primary):
-        machine.qmp.execute("device_add", nic | options)
-    before = wait_nics_of_pair(case, 3)
-    if not case.require("failover-pair", before == 3, f"3 {PAIR_NICS}", before):
-        return
-    with failing_migration(case):
-        found = [wait_nics_of_pair(case, 2)]
-    found.append(wait_nics_of_pair(case, 3))
-    case.expect_equal("primary-is-given-back", found, [2, 3], f"{PAIR_NICS}: while it migrates, and after the failure")
-
-
-def wait_nics_of_pair(case: MeasuredCase, expected: int) -> int:
-    """How many NICs of the guest have the address of the failover pair, when they are as many as expected or late."""
-
-    def count() -> int:
-        return sum(nic.mac == PAIR_MAC for nic in case.guest.agent.network().nics)
-
-    with contextlib.suppress(DeadlineExceeded):
-        Deadline(PAIR_S, PAIR_NICS).poll(lambda: count() == expected, 0.1)
-    return count()
 
 
 def expect_format_of_release(case: MeasuredCase, qemu: QemuBinary, version: str) -> None:

@@ -28,7 +28,7 @@ WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
 
 @contextlib.contextmanager
 def full_send_buffer(
-    case: MeasuredCase, calls: SupervisedCalls, when: str, *, answers: int = ANSWERS, over: int = FLOWS
+    case: MeasuredCase, calls: SupervisedCalls, when: str, *, answers: int = ANSWERS, flow_count: int = FLOWS
 ) -> Iterator[None]:
     """The body runs while the tap takes no packet of the guest (EAGAIN), whose answers wait; in the end all arrive.
 
@@ -37,10 +37,9 @@ def full_send_buffer(
     the calls pass before anything is connected.
 
     :param calls: fails the calls of the guest's QEMU.
-    :param over: number of flows.
     """
     station = case.guest.topology.station
-    flows = flows_between(count=over, first_port=case.ports.take(over))
+    flows = flows_between(count=flow_count, first_port=case.ports.take(flow_count))
     settings = StreamSettings(rate=RATE, count=answers)
     warm_up(station, flows, Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))
     for tap in read_table(case.guest.machine.pid).of_kind("tap"):

@@ -181,7 +181,7 @@ def replace_tap(machine: Machine, nic: VirtioNet, interface: str) -> None:
 
 
 def remove_hub_port(machine: Machine, nic: VirtioNet) -> None:
-    """Remove a netdev of another kind, which has nothing of CPR, from under a NIC, and the NIC."""
+    """Remove a netdev that is no tap from under its NIC, and then the NIC."""
     machine.qmp.execute("netdev_add", {"type": "hubport", "id": "port", "hubid": 0})
     machine.plug_nic(replace(nic, netdev="port"))
     machine.qmp.execute("netdev_del", {"id": "port"})

@@ -117,7 +117,7 @@ class FullSendBuffer(LiveUpdateTest):
                 case.guest.machine.qmp.execute("stop")  # as each update does, also one that fails
                 calls.disarm()
                 case.guest.machine.qmp.execute("cont")
-            with full_send_buffer(case, calls, "of-one-packet", answers=1, over=1):
+            with full_send_buffer(case, calls, "of-one-packet", answers=1, flow_count=1):
                 pass
             expect_completed(case, "of-one-packet")
             with full_send_buffer(case, calls, "across-an-update"):

@@ -14,6 +14,7 @@ from cprlib.deadline import Deadline
 from cprlib.evidence.counter_checks import error_check, read_errors
 from cprlib.evidence.records import Role
 from cprlib.linux.ioctls import TUNSETOFFLOAD
+from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.supervised_calls import ALWAYS, IOCTL, FailingCall, SupervisedCalls, SystemCall
 from cprlib.linux.tap import open_tap
 from cprlib.linux.topology import GUEST
@@ -165,7 +166,9 @@ class NicState(LiveUpdateTest):
             self.given_guest(GuestSpec(pluggable=True, role=Role.CHECKS)) as case,
         ):
             if not (possible := self._possible_offloads(case)):
-                case.skip_check("has-offloads", "the guest uses UFO and USO", "this kernel's taps have neither")
+                case.skip_check(
+                    "has-offloads", "the guest uses UFO and USO", "the kernel's taps, or this NIC, have neither"
+                )
                 return
             meaning = "UFO and USO that the guest uses are not those that its NIC and a tap of this kernel have"
             with case.qemu_step():
@@ -191,22 +194,14 @@ class NicState(LiveUpdateTest):
     @staticmethod
     def _possible_offloads(case: MeasuredCase) -> list[int]:
         """UFO and USO that the NIC has by its options and its machine type, and that a tap can have."""
-        qmp, path = case.guest.machine.qmp, f"/machine/peripheral/{case.guest.machine.settings.nics[0].identifier}"
-        possible = list[int]()
-        with case.guest.topology.switch.entered():
-            tap = open_tap("probed")
-        try:
-            for offloads, features in DATAGRAM_OFFLOADS.items():
-                with contextlib.suppress(OSError):
-                    fcntl.ioctl(tap, TUNSETOFFLOAD, offloads)
-                    possible += [
-                        feature
-                        for feature, name in features.items()
-                        if qmp.execute("qom-get", {"path": path, "property": name})
-                    ]
-        finally:
-            os.close(tap)
-        return possible
+        machine = case.guest.machine
+        path = f"/machine/peripheral/{machine.settings.nics[0].identifier}"
+        return [
+            feature
+            for offloads in offloads_of_tap(case.guest.topology.switch)
+            for feature, name in DATAGRAM_OFFLOADS[offloads].items()
+            if machine.qmp.execute("qom-get", {"path": path, "property": name})
+        ]
 
     def test_receive_side_scaling_is_kept(self) -> None:
         """A guest's receive-side scaling, key and table, puts each flow into the same queue after an update.
@@ -267,3 +262,18 @@ class NicState(LiveUpdateTest):
             f"frames that the guest accepts do not arrive: {missing}; frames that it rejects arrive: {unwanted}",
             when=when,
         )
+
+
+def offloads_of_tap(namespace: NetworkNamespace) -> list[int]:
+    """Those of :data:`DATAGRAM_OFFLOADS` that the kernel accepts for a tap."""
+    accepted = list[int]()
+    with namespace.entered():
+        tap = open_tap("probed")
+    try:
+        for offloads in DATAGRAM_OFFLOADS:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(tap, TUNSETOFFLOAD, offloads)
+                accepted.append(offloads)
+    finally:
+        os.close(tap)
+    return accepted

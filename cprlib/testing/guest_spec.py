@@ -13,7 +13,7 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MEMORY_MIB, MachineSettings, global_properties
 from cprlib.qemu.facts import LocalNames
 from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev, TapSource, VirtioNet
-from cprlib.testing.parameters import SuiteParameters
+from cprlib.testing.parameters import PROPERTY_IS_ON, SuiteParameters
 from cprlib.update.mechanism import Mechanism, Mode
 
 MIB_PER_QUEUE_PAIR = 2  # a guest's driver fills each receive ring with 256 buffers of at most a page
@@ -29,7 +29,7 @@ def mib_per_queue_pair(nic: Mapping[str, str]) -> int:
     """
     size = nic.get("rx_queue_size", "")
     buffers = min(int(size), LARGEST_RING) if size.isdecimal() else RING_SIZE
-    mergeable = nic.get("mrg_rxbuf", "on") in ("on", "yes", "true", "y")
+    mergeable = nic.get("mrg_rxbuf", "on") in PROPERTY_IS_ON
     pages = 1 if mergeable else PAGES_OF_BIG_BUFFER
     return max(MIB_PER_QUEUE_PAIR, math.ceil(buffers * pages * PAGE_KIB / 1024))
 

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
@@ -27,6 +28,10 @@ CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 GDB_SECONDS = 60.0
 EXIT_SECONDS = 30.0
 PF_EXITING = 0x4  # linux/sched.h
+PROGRAM_HEADERS = struct.Struct("<32xQ")  # elf.h: Elf64_Ehdr; the first one of a core file is of its notes
+NOTES = struct.Struct("<8xQ16xQ")  # Elf64_Phdr: their offset in the file, their size
+SIGNAL_FRAME = struct.Struct("<4sIQI")  # asm/sigcontext.h: struct _fpx_sw_bytes: magic, size, features, size of state
+SIGNAL_FRAME_MAGIC = b"SXPF"  # FP_XSTATE_MAGIC1
 MAX_BACKTRACE = 200_000  # characters
 MAX_FRAMES = 64
 WATCH_INTERVAL_S = 0.25
@@ -126,6 +131,7 @@ def _keep_core(folder: Path, name: str, pid: int) -> Path | None:
             core = folder / f"core-{name}"
             found.rename(core)
             core.chmod(0o600)
+            _correct_registers(core)
             return core
     return None
 
@@ -148,6 +154,28 @@ def _backtrace(program: Path, core: Path) -> str:
     command = [gdb, "-nx", "-nh", "-batch", "-iex", "set auto-load no", "-iex", "set debuginfod enabled off"]
     command += ["-ex", f"thread apply all backtrace {MAX_FRAMES}", str(program), str(core)]
     try:
-        return run(command, purpose="make a backtrace", seconds=GDB_SECONDS, env={"PATH": os.environ.get("PATH", "")})
+        text = run(command, purpose="make a backtrace", seconds=GDB_SECONDS, env={"PATH": os.environ.get("PATH", "")})
     except CprlibError as error:
         return f"{core.name} is kept; no backtrace: {error.one_line()}\n{error.details}"
+    return text if "#0" in text else f"{core.name} is kept; no backtrace: gdb finds no frame in it\n{text}"
+
+
+def _correct_registers(core: Path) -> None:
+    """Let gdb read a core file of user-mode Linux.
+
+    In its notes about registers (NT_X86_XSTATE), that kernel leaves what a signal frame has where the features belong
+    (I386_LINUX_XSAVE_XCR0_OFFSET of gdb, which refuses the file then).
+    """
+    with core.open("r+b") as file, contextlib.suppress(struct.error):  # of a file that was cut off
+        file.seek(PROGRAM_HEADERS.unpack(file.read(PROGRAM_HEADERS.size))[0])
+        offset, size = NOTES.unpack(file.read(NOTES.size))
+        file.seek(offset)
+        notes = bytearray(file.read(size))
+        at = notes.find(SIGNAL_FRAME_MAGIC)
+        while 0 <= at <= size - SIGNAL_FRAME.size:
+            _, whole, features, inner = SIGNAL_FRAME.unpack_from(notes, at)
+            if whole == inner + 4:  # FP_XSTATE_MAGIC2_SIZE
+                struct.pack_into("<Q", notes, at, features)
+            at = notes.find(SIGNAL_FRAME_MAGIC, at + 1)
+        file.seek(offset)
+        file.write(notes)

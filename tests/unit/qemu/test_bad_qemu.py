@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +177,28 @@ def test_without_gdb_the_core_is_kept_with_a_message(tmp_path: Path, monkeypatch
     assert text is not None
     assert "gdb is not installed" in text.read_text()
     assert (tmp_path / "core-source").read_bytes() == b"core"
+
+
+def test_core_of_user_mode_linux_is_corrected(tmp_path: Path) -> None:
+    """Its notes about registers have the header of a signal frame where gdb looks for the processor's features."""
+    features, notes_at = 0xE7, 120
+    frame = struct.pack("<4sIQI", b"SXPF", 0x984, features, 0x980)
+    notes = b"SXPF, no frame" + frame + bytes(3) + frame
+    header = b"\x7fELF".ljust(32, b"\0") + struct.pack("<Q", 64)
+    core = header.ljust(64, b"\0") + struct.pack("<8xQ16xQ16x", notes_at, len(notes)) + notes
+    (tmp_path / "core.7").write_bytes(core)
+    supervision.keep_crash(tmp_path, "source", 7, -6, BAD)
+    corrected = struct.pack("<Q", features) + frame[8:]
+    assert (tmp_path / "core-source").read_bytes() == core.replace(frame, corrected)
+
+
+@pytest.mark.parametrize("content", [b"core", b"\x7fELF".ljust(32, b"\0") + struct.pack("<Q", 64)])
+def test_core_that_was_cut_off_is_kept_as_it_is(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "core.7").write_bytes(content)
+    text = supervision.keep_crash(tmp_path, "source", 7, -6, BAD)
+    assert text is not None
+    assert "no backtrace: gdb" in text.read_text()
+    assert (tmp_path / "core-source").read_bytes() == content
 
 
 def test_program_that_misbehaves_is_not_a_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

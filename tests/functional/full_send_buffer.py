@@ -13,6 +13,8 @@ from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.supervised_calls import ALWAYS, WRITEV, FailingCall, SupervisedCalls, SystemCall
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.nic_frames import exchange_packets
+from cprlib.testing.nic_view import set_link
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S, warm_up
 from cprlib.traffic.session import TrafficSession
@@ -27,10 +29,10 @@ WRITE_TO_TAP = SystemCall(WRITEV)  # tap_write_packet(), net/tap.c
 
 
 @contextlib.contextmanager
-def full_send_buffer(
-    case: MeasuredCase, calls: SupervisedCalls, when: str, *, answers: int = ANSWERS, flow_count: int = FLOWS
-) -> Iterator[None]:
-    """The body runs while the tap takes no packet of the guest (EAGAIN), whose answers wait; in the end all arrive.
+def waiting_answers(
+    case: MeasuredCase, calls: SupervisedCalls, *, answers: int = ANSWERS, flow_count: int = FLOWS
+) -> Iterator[TrafficSession]:
+    """The body runs while the tap takes no packet of the guest (EAGAIN), whose answers wait.
 
     A send buffer (netdev option ``sndbuf``) is full as long as another device keeps the packets; here the system call
     says so, until it is disarmed. QEMU tries again all the time then, which starves idle sources of its main loop: let
@@ -45,10 +47,19 @@ def full_send_buffer(
     for tap in read_table(case.guest.machine.pid).of_kind("tap"):
         calls.arm(FailingCall(WRITE_TO_TAP, errno.EAGAIN, descriptor=tap.number, times=ALWAYS))
     case.guest.agent.reset_reflector()
-    updates = len(case.guest.updates)
     with TrafficSession(station, flows, settings, keep_frames=0) as session:
         session.wait_sent(Deadline(10, "a burst of packets to be sent"))
         _wait_answered(case, session)
+        yield session
+
+
+@contextlib.contextmanager
+def full_send_buffer(
+    case: MeasuredCase, calls: SupervisedCalls, when: str, *, answers: int = ANSWERS, flow_count: int = FLOWS
+) -> Iterator[None]:
+    """The body runs while :func:`waiting_answers` wait. In the end all of them arrive."""
+    updates = len(case.guest.updates)
+    with waiting_answers(case, calls, answers=answers, flow_count=flow_count) as session:
         waited = session.progress().sent - session.progress().answers
         yield
         calls.disarm()
@@ -66,6 +77,23 @@ def full_send_buffer(
         sent = sum(time_ns < resume_ns for flow in result.flows for time_ns in flow.returned_ns if time_ns is not None)
         meaning = "answers that the source sent while its guest was stopped"
         case.expect_equal(f"none-sent-while-stopped-{when}", sent, 0, meaning)
+
+
+def expect_link_can_go_down(case: MeasuredCase, calls: SupervisedCalls) -> None:
+    """Answers that wait for room when the link goes down and the VM stops are dropped. Nothing else is, afterwards.
+
+    Of the packets in the ring, QEMU can put back only the one that it took last (virtqueue_unpop()).
+    """
+    qmp = case.guest.machine.qmp
+    with waiting_answers(case, calls) as session:
+        set_link(case.guest, up=False)
+        qmp.execute("stop")
+        calls.disarm()
+        qmp.execute("cont")
+        expect_completed(case, "with-link-down")
+        set_link(case.guest, up=True)
+        session.finish()
+    exchange_packets(case, case.guest.machine.settings.netdevs[0].queues, "after-link-down")
 
 
 def expect_completed(case: MeasuredCase, when: str) -> None:

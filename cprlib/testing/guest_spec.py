@@ -52,7 +52,8 @@ class GuestSpec:
     :param ip_version: IP version of the measured stream; the run's when None.
     :param rate_share: share of the run's rate for the measured stream, where other streams flow beside it.
     :param boots: the guest boots in the case; otherwise it may be restored from a template.
-    :param root_ports: each NIC is behind a PCIe root port of its own, as libvirt has it; with machine ``q35``.
+    :param root_ports: each NIC is behind a PCIe root port of its own, as libvirt has it; with machine ``q35``, and no
+        legacy NICs.
     :param suspends: the guest can be suspended to RAM and woken.
     :param vcpus: CPUs of the guest; more if the run has more.
     """
@@ -88,7 +89,7 @@ class GuestSpec:
         :param local: names of ``qemu`` for mechanism ``local``.
         """
         netdevs, handling, machine = self.netdevs_in(run), self.mechanism.handling, self.machine_in(run)
-        ports = self.root_ports and "q35" in machine
+        ports = self.root_ports and "q35" in machine and not run.legacy_nics
         nic_properties = run.nic_properties
         properties = global_properties(NIC_DRIVER, nic_properties)
         ends = [guest_end(number) for number in range(len(netdevs))]

@@ -62,7 +62,8 @@ class VhostHandOver(LiveUpdateTest):
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
-        ports = PAIR_PORTS if "q35" in self.parameters.machine else ()
+        run = self.parameters
+        ports = PAIR_PORTS if "q35" in run.machine and not run.legacy_nics else ()
         with (
             self.given_guest(GuestSpec(queues=4, vhost=True, arguments=ports, role=Role.CHECKS)) as case,
             probing(case) as (trace, probes),
@@ -82,7 +83,9 @@ class VhostHandOver(LiveUpdateTest):
             if ports:
                 expect_primary_given_back(case)
             else:
-                case.skip_check("primary-is-given-back", PAIR_NICS, "a failover pair needs PCI Express: machine q35")
+                case.skip_check(
+                    "primary-is-given-back", PAIR_NICS, "a failover pair needs machine q35 and no legacy NICs"
+                )
 
     @staticmethod
     def _cancel_late(case: MeasuredCase) -> None:

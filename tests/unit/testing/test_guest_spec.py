@@ -43,6 +43,17 @@ def test_nics_that_can_be_plugged_need_machine_pc() -> None:
     assert settings(GuestSpec(machine="pc-q35-10.0"), machine="pc").machine == "pc-q35-10.0"
 
 
+def test_legacy_nics_are_behind_no_port() -> None:
+    """PCIe ports of QEMU take no legacy device."""
+
+    def port(**parameters: object) -> str:
+        return settings(GuestSpec(root_ports=True), **parameters).nics[0].port
+
+    assert port() == port(nic={"disable-modern": "off"}) == "port0"
+    assert port(machine="pc") == port(nic={"disable-modern": "on"}) == ""
+    assert port(qemu_args="-global virtio-net-pci.disable-modern=on") == ""
+
+
 def test_each_further_nic_adds_memory() -> None:
     netdevs = (TapNetdev(), TapNetdev("other", "tap1", queues=4))
     assert settings(GuestSpec(netdevs=netdevs), memory=256).memory_mib == 256 + 8

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cprlib.errors import GuestFailed
-from cprlib.evidence.records import Check, GuestFact, Outcome, QueueShare
+from cprlib.evidence.records import Budget, Check, GuestFact, Outcome, QueueShare
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.guest.replies import Identity, NicInfo
@@ -66,6 +66,19 @@ def queue_shares(before: NicInfo, after: NicInfo) -> tuple[QueueShare, ...]:
         return None if first is None or last is None else last - first
 
     return tuple(QueueShare(number, moved(f"rx{number}"), moved(f"tx{number}")) for number in numbers)
+
+
+def by_busiest_queue(budget: Budget | None, shares: tuple[QueueShare, ...], rate: float) -> Budget | None:
+    """The budget of the queue that carried most: several flows may use one.
+
+    :param budget: of a queue that one flow uses.
+    :param shares: empty when the guest's kernel does not count by queue.
+    :param rate: test packets/s, of all queues together.
+    """
+    received = [share.received or 0 for share in shares]
+    if budget is None or not any(received):
+        return budget
+    return replace(budget, rate=max(budget.rate, rate * max(received) / sum(received)))
 
 
 def queue_use_check(shares: tuple[QueueShare, ...], queues: int) -> Check:

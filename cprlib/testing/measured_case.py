@@ -17,9 +17,16 @@ from cprlib.errors import (
 )
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
-from cprlib.evidence.guest_checks import guest_view, queue_shares, queue_use_check, view_guest
+from cprlib.evidence.guest_checks import (
+    GuestView,
+    by_busiest_queue,
+    guest_view,
+    queue_shares,
+    queue_use_check,
+    view_guest,
+)
 from cprlib.evidence.measured_traffic import after_update_check, guest_stops, packets_of, with_ledger, with_traffic
-from cprlib.evidence.records import Outcome, StatePair
+from cprlib.evidence.records import Outcome, QueueShare, StatePair
 from cprlib.evidence.repeated_updates import figures_of, growth_checks, numbered_check, parts_of
 from cprlib.evidence.update_checks import (
     delay_checks,
@@ -196,8 +203,7 @@ class MeasuredCase(GuestCase):
                 self._collect(session, before, after, drops)
             raise
         result = self._collect(session, before, after, drops)
-        shares = queue_shares(seen.nic, later.nic)
-        self.evidence = replace(self.evidence, guest_view=guest_view(seen, later), queue_shares=shares)
+        shares = self._add_guest_views(seen, later, result.settings.rate)
         self._check_delays(watch.updates, result)
         for check in watch.end(last):
             self.add_checks(check)
@@ -206,6 +212,17 @@ class MeasuredCase(GuestCase):
         self._compare_after_traffic(state, len(self._notes) - updates)
         if seen.nic.channels > 1:
             self.add_checks(queue_use_check(shares, min(seen.nic.channels, later.nic.channels)))
+
+    def _add_guest_views(self, seen: GuestView, later: GuestView, rate: float) -> tuple[QueueShare, ...]:
+        """Add how the guest saw the traffic; returns the packets of each queue.
+
+        :param rate: test packets/s.
+        """
+        shares = queue_shares(seen.nic, later.nic)
+        budget = by_busiest_queue(self.evidence.budget, shares, rate)
+        view = guest_view(seen, later)
+        self.evidence = replace(self.evidence, guest_view=view, queue_shares=shares, budget=budget)
+        return shares
 
     def _end_traffic(self, session: TrafficSession, trace: DropTrace) -> DropReport:
         """Stop sending, wait for late answers; returns the kernel's drops until then.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.evidence.guest_checks import death_checks, starvation_checks
-from cprlib.evidence.records import Outcome
+from cprlib.evidence.guest_checks import by_busiest_queue, death_checks, starvation_checks
+from cprlib.evidence.records import Budget, Outcome, QueueShare
 
 pytestmark = pytest.mark.fast
 
@@ -69,3 +69,20 @@ def test_a_guest_without_processor_time(
 def test_guests_with_processor_time_have_no_check(tmp_path: Path) -> None:
     (tmp_path / "console-target.log").write_text("cprlib: ready\n", encoding="utf-8")
     assert starvation_checks(tmp_path, 0.0, failed_update=False) == ()
+
+
+@pytest.mark.parametrize(
+    ("received", "rate"),
+    [
+        ((100, 100, 100, 100), 250.0),
+        ((200, 200, 0, 0), 500.0),  # four flows use two queues
+        ((400,), 1000.0),
+        ((), 250.0),  # not counted
+        ((0, 0), 250.0),
+        ((None, None), 250.0),
+    ],
+)
+def test_budget_follows_the_busiest_queue(received: tuple[int | None, ...], rate: float) -> None:
+    shares = tuple(QueueShare(number, count, None) for number, count in enumerate(received))
+    assert by_busiest_queue(Budget(100, 250.0), shares, 1000.0) == Budget(100, rate)
+    assert by_busiest_queue(None, shares, 1000.0) is None

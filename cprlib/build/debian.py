@@ -22,7 +22,7 @@ from cprlib.build.deb_file import unpack_deb
 from cprlib.build.host_packages import has_apt
 from cprlib.build.progress import Progress
 from cprlib.build.signed_lists import SignedLists
-from cprlib.errors import CprlibError, DownloadFailed, NotSupported
+from cprlib.errors import DownloadFailed, NotSupported
 from cprlib.files import cache_folder, write_json, write_text
 from cprlib.process import run
 
@@ -77,7 +77,7 @@ class Archive:
         self._folder = cache_folder() / "debian" / store.key_of(mirror=self.mirror)[:12]
         lists: type[PackageLists] = AptLists if with_apt else SignedLists
         self._lists = lists(self.mirror, suite, self._folder, self._progress)
-        self._answered: set[Path] = set()  # records of earlier look-ups that this object has used
+        self._answered: dict[Path, str] = {}  # records of earlier look-ups that this object has used, and their texts
 
     def names(self, prefix: str) -> tuple[str, ...]:
         """Names of the binary packages that begin with ``prefix``, sorted."""
@@ -145,27 +145,19 @@ class Archive:
 
         :raises DownloadFailed: it could not be fetched; holds apt's messages.
         """
-
-        def fetch() -> Path:
-            remote = self.package(name).file
-            key = store.key_of(sha256=remote.sha256, name=remote.name)
-            return self._entry("deb", key, [remote]) / remote.name
-
-        return self._fetch_twice(fetch, f"deb-{name}", "deb")
+        remote = self.package(name).file
+        key = store.key_of(sha256=remote.sha256, name=remote.name)
+        return self._entry("deb", key, [remote]) / remote.name
 
     def download_source(self, name: str, version: str = "") -> tuple[Source, Path]:
         """A source package and its ``.dsc``; the other files of the package are in the same folder.
 
         :raises DownloadFailed: it could not be fetched; holds apt's messages.
         """
-
-        def fetch() -> tuple[Source, Path]:
-            source = self.source(name, version)
-            key = store.key_of(files="\n".join(file.sha256 for file in source.files))
-            folder = self._entry("debian-source", key, source.files)
-            return source, next(folder.glob("*.dsc"))
-
-        return self._fetch_twice(fetch, f"src-{name}-{version}", "deb-src")
+        source = self.source(name, version)
+        key = store.key_of(files="\n".join(file.sha256 for file in source.files))
+        folder = self._entry("debian-source", key, source.files)
+        return source, next(folder.glob("*.dsc"))
 
     def unpack_source(self, dsc: Path, folder: Path) -> None:
         """Unpack a source package with Debian's patches applied, into a folder that must not exist."""
@@ -185,33 +177,13 @@ class Archive:
             unpack_deb(deb, folder, members)
 
     def forget(self) -> dict[Path, str]:
-        """Remove the records that this object has used; returns their texts."""
-        texts = {}
-        for record in self._answered:
-            with contextlib.suppress(FileNotFoundError):  # another run is looking it up again
-                texts[record] = record.read_text(encoding="utf-8")
-                record.unlink()
-        self._answered.clear()
-        return texts
-
-    def _fetch_twice(self, fetch: Callable[[], Found], name: str, kind: str) -> Found:
-        """Fetch; when a recorded version is no longer available, look it up in new lists and try again."""
-        record = self._record(name)
-        before = None
-        with contextlib.suppress(FileNotFoundError):  # not recorded, or another run is looking it up again
-            before = record.read_text(encoding="utf-8")
-        try:
-            return fetch()
-        except DownloadFailed:
-            if before is None:
-                raise
-            record.unlink(missing_ok=True)
+        """Remove the records that this object has used, and the lists; returns the texts of the records."""
+        for kind in ("deb", "deb-src"):
             self._lists.forget(kind)
-            try:
-                return fetch()
-            except CprlibError:
-                write_text(record, before)  # not reachable now: keep what was recorded
-                raise
+        texts, self._answered = self._answered, {}
+        for record in texts:
+            record.unlink(missing_ok=True)  # another run may be looking it up again
+        return texts
 
     def _entry(self, kind: str, key: str, remotes: Sequence[Remote]) -> Path:
         """The folder of the store with these files."""
@@ -230,8 +202,9 @@ class Archive:
         """
         record = self._record(name)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not recorded, or incomplete
-            known = read(json.loads(record.read_bytes()))
-            self._answered.add(record)
+            text = record.read_text(encoding="utf-8")
+            known = read(json.loads(text))
+            self._answered[record] = text
             return known
         value = look_up()
         write_json(record, asdict(value) if is_dataclass(value) and not isinstance(value, type) else value)
@@ -245,13 +218,13 @@ def with_new_look_ups(archives: Collection[Archive], build: Callable[[], Found])
     """Build; when a package is no longer there, look up again all that these archives have recorded for it, and repeat.
 
     The new lists may have another name instead: a point release of Debian replaces the kernel that the recorded meta
-    package depends on.
+    package depends on. The whole build is repeated, because the keys of its results depend on the records.
 
     :param build: uses only these archives.
     """
     try:
         return build()
-    except NotSupported:
+    except (DownloadFailed, NotSupported):
         before = {record: text for archive in archives for record, text in archive.forget().items()}
         if not before:
             raise

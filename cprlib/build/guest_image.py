@@ -95,8 +95,12 @@ def download_packages(progress: Progress) -> None:
     :raises DownloadFailed: a package could not be fetched.
     """
     archive = Archive(SUITE, progress)
-    with_new_look_ups([archive], lambda: archive.download(find_cloud_kernel(archive).name))
-    archive.download(BUSYBOX_PACKAGE)
+
+    def download() -> None:
+        archive.download(find_cloud_kernel(archive).name)
+        archive.download(BUSYBOX_PACKAGE)
+
+    with_new_look_ups([archive], download)
 
 
 def find_cloud_kernel(archive: Archive) -> Package:

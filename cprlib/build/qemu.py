@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from cprlib.build import expected, store
 from cprlib.build.command import build_environment, first_line_of, run_logged
-from cprlib.build.debian import Archive
+from cprlib.build.debian import Archive, with_new_look_ups
 from cprlib.build.host_packages import QEMU_BUILD, require_programs
 from cprlib.build.precompiled import discard_precompiled, ensure_precompiled
 from cprlib.build.progress import Progress
@@ -103,7 +104,19 @@ def build_qemu(
     chosen = find_base(base)
     own = find_series(base) if series else Series()
     patches = Series((*own.without(leave_out).patches, *(patch.absolute() for patch in extra)))
-    archive = Archive(chosen.suite, progress)
+    archive, firmware = Archive(chosen.suite, progress), Archive(FIRMWARE_SUITE, progress)
+    build = functools.partial(_build, chosen, patches, archive, firmware, instrumentation, progress)
+    return with_new_look_ups([archive, firmware], build)
+
+
+def _build(
+    chosen: Base,
+    patches: Series,
+    archive: Archive,
+    firmware_archive: Archive,
+    instrumentation: Instrumentation | None,
+    progress: Progress,
+) -> QemuBinary:
     source = archive.source("qemu", chosen.version)
     tree_key = store.key_of(
         source="\n".join(file.sha256 for file in source.files),
@@ -112,12 +125,12 @@ def build_qemu(
         compiler=first_line_of(["gcc", "--version"]),
         host=_release(),
     )
-    firmware = find_firmware(Archive(FIRMWARE_SUITE, progress))
+    firmware = find_firmware(firmware_archive)
     added = {"instrumentation": instrumentation.key} if instrumentation else {}
     key = store.key_of(tree=tree_key, series=patches.digest, firmware=firmware.name, **added)
 
     def make(temporary: Path) -> None:
-        require_programs(f"build QEMU {base}", QEMU_BUILD)
+        require_programs(f"build QEMU {chosen.name}", QEMU_BUILD)
         folder = cache_folder() / "trees" / f"qemu-{chosen.stand_in_on or chosen.name}-{tree_key[:12]}"
         with locked(folder.with_name(f".{folder.name}.lock"), waiting=progress.raise_if_stopped):
             tree = SourceTree(folder)

@@ -15,7 +15,7 @@ from cprlib.build import apt as apt_module
 from cprlib.build import debian, guest_image, lab_kernel
 from cprlib.build.apt import AptLists
 from cprlib.build.control import Remote, compare_versions
-from cprlib.build.debian import Archive
+from cprlib.build.debian import Archive, with_new_look_ups
 from cprlib.build.progress import Progress
 from cprlib.errors import DownloadFailed, NotSupported, ProcessFailed
 from cprlib.files import cache_folder
@@ -106,10 +106,16 @@ def test_package_is_looked_up_and_fetched_once(apt: FakeApt) -> None:
     assert apt.count("update") == 1
 
 
+def download_tool() -> Path:
+    """Download the package; the recorded version may be gone."""
+    archive = Archive("trixie")
+    return with_new_look_ups([archive], lambda: archive.download("tool"))
+
+
 def test_recorded_file_that_was_removed_is_looked_up_again(apt: FakeApt) -> None:
     Archive("trixie").package("tool")
     apt.gone, apt.version = True, "3.0-1"
-    assert Archive("trixie").download("tool").name == "tool_3.0-1_all.deb"
+    assert download_tool().name == "tool_3.0-1_all.deb"
     assert apt.count("update") == 2
 
 
@@ -124,14 +130,14 @@ def test_record_that_another_run_removes_is_looked_up_again(apt: FakeApt, monkey
         fetch(lists, remotes, folder, purpose)
 
     monkeypatch.setattr(AptLists, "fetch", removed_meanwhile)
-    assert Archive("trixie").download("tool").name == "tool_3.0-1_all.deb"
+    assert download_tool().name == "tool_3.0-1_all.deb"
 
 
 def test_failed_download_reports_apt_messages_and_keeps_records(apt: FakeApt) -> None:
     Archive("trixie").package("tool")
     apt.gone = True
     with pytest.raises(DownloadFailed, match="404 Not Found"):
-        Archive("trixie").download("tool")
+        download_tool()
     assert Archive("trixie").package("tool").version == "2.0-1"
 
 
@@ -152,6 +158,7 @@ class FakeSuites:
 
     def __init__(self) -> None:
         self.packages: dict[str, dict[str, str]] = {}
+        self.version = "1"  # of all packages
         self.reachable = True
         self.look_ups: list[str] = []
 
@@ -176,12 +183,14 @@ class FakeLists:
 
     def records(self, _kind: str, name: str) -> list[dict[str, str]]:
         self._suites.look_ups.append(name)
-        record = {"Package": name, "Version": "1", "Filename": f"pool/{name}_1.deb", "Size": "1", "SHA256": "00"}
+        version = self._suites.version
+        record = {"Package": name, "Version": version, "Filename": f"pool/{name}_{version}.deb", "Size": "1"}
+        record["SHA256"] = f"0{version}"
         return [{**record, "Depends": self._packages()[name]}] if name in self._packages() else []
 
     def fetch(self, remotes: Sequence[Remote], folder: Path, purpose: str) -> None:
         for remote in remotes:
-            if remote.name.removesuffix("_1.deb") not in self._packages():
+            if remote.name.removesuffix(f"_{self._suites.version}.deb") not in self._packages():
                 raise DownloadFailed(purpose, "404 Not Found")
             (folder / remote.name).write_bytes(CONTENT)
 
@@ -246,6 +255,18 @@ def test_guest_is_built_after_a_point_release(suites: FakeSuites, monkeypatch: p
     assert build_guest(new, suites, monkeypatch) == []  # it is built: nothing is fetched
     shutil.rmtree(cache / "store")
     assert build_guest(new, suites, monkeypatch) == [f"{new}_1.deb", "busybox-static_1.deb"]
+
+
+def test_guest_of_a_new_version_is_built_under_its_own_key(
+    suites: FakeSuites, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    kernel = CLOUD_KERNELS[0]
+    build_guest(kernel, suites, monkeypatch)
+    old = next(path.name for path in (cache / "store" / "guest").glob("[!.]*"))
+    shutil.rmtree(cache / "store")
+    suites.version = "2"
+    assert build_guest(kernel, suites, monkeypatch) == [f"{kernel}_2.deb", "busybox-static_2.deb"]
+    assert old not in [path.name for path in (cache / "store" / "guest").glob("[!.]*")]
 
 
 def test_complete_guest_needs_no_packages(suites: FakeSuites, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:

@@ -1,4 +1,4 @@
-"""A source tree that is reused is discarded for what it may have broken, not for an error in a patch."""
+"""What a build of QEMU does after an error: of a patch, of its reused source tree, of a replaced source."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import pytest
 
 from cprlib.build import qemu
 from cprlib.build.command import error_line
+from cprlib.build.control import Remote
+from cprlib.build.debian import Source
 from cprlib.build.progress import Progress
-from cprlib.build.series import Series, find_base
+from cprlib.build.series import Base, Series, find_base
 from cprlib.build.source_tree import SourceTree
-from cprlib.errors import BuildFailed, DeadlineExceeded, EnvironmentFailure
+from cprlib.errors import BuildFailed, DeadlineExceeded, DownloadFailed, EnvironmentFailure
 
 OUTPUT = "[1/2] cc\nFAILED: net_tap.c.o\ncc -c ../source/net/tap.c\n../source/{}:3:1: error: expected ';'\n"
 
@@ -82,3 +84,43 @@ def test_tree_is_kept_when_it_is_not_to_blame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     assert build(tmp_path, monkeypatch, error) == 0
+
+
+class ReplacedSource:
+    """Debian after it has replaced version 1 of a source; the recorded look-up has that until it is forgotten."""
+
+    recorded = "1"
+
+    def __init__(self, suite: str, progress: Progress) -> None:
+        del suite, progress
+        self.version = self.recorded
+
+    def source(self, name: str, _version: str) -> Source:
+        return Source(name, self.version, "trixie", (Remote(f"qemu_{self.version}.dsc", 1, self.version * 64),))
+
+    def download_source(self, name: str, version: str) -> None:
+        if self.version == "1":
+            raise DownloadFailed(f"download {self.source(name, version).files[0].name}", "404 Not Found")
+
+    def forget(self) -> dict[Path, str]:
+        self.version = "2"
+        return {Path("record"): self.recorded}
+
+
+def test_build_of_a_replaced_source_has_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_it(tree: SourceTree, base: Base, _series: Series, archive: ReplacedSource, _: Progress) -> Path:
+        archive.download_source("qemu", base.version)
+        tree.folder.mkdir(parents=True)
+        (tree.folder / "program").write_text(archive.version)
+        return tree.folder / "program"
+
+    (tmp_path / "firmware").mkdir()
+    monkeypatch.setattr(qemu, "Archive", ReplacedSource)
+    monkeypatch.setattr(qemu, "find_firmware", lambda *_: tmp_path / "firmware")
+    monkeypatch.setattr(qemu, "_compile", compile_it)
+    built = qemu.build_qemu("10.0", False, Progress()).path
+    assert built.read_text() == "2"
+    assert '"qemu 2"' in (built.parent.parent / "build.json").read_text()
+    monkeypatch.setattr(ReplacedSource, "recorded", "2")
+    monkeypatch.setattr(qemu, "_compile", lambda *_: pytest.fail("it is under another key"))
+    assert qemu.build_qemu("10.0", False, Progress()).path == built

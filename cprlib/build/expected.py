@@ -6,7 +6,6 @@ factor, which is measured while the steps run.
 
 from __future__ import annotations
 
-import threading
 import time
 
 PACKAGES = 20.0
@@ -41,7 +40,6 @@ class Expected:
         self.until = until
         self._done = 0.0
         self._started = time.monotonic()
-        self._lock = threading.Lock()
 
     @property
     def elapsed(self) -> float:
@@ -49,12 +47,11 @@ class Expected:
         return time.monotonic() - self._started
 
     def finish(self, work: float) -> None:
-        """Count a step as done.
+        """Count a step as done; not for several threads at once.
 
         :param work: its processor seconds.
         """
-        with self._lock:
-            self._done += work
+        self._done += work
 
     def left(self, running: float = 0.0) -> float:
         """Seconds until the user has what they wait for.

@@ -63,8 +63,8 @@ class _Step:
         return f"[{seconds_text(time.monotonic() - self.started):>6}] {self.what} {ended or self.detail}".rstrip()
 
 
-class _StreamProgress(Progress):
-    """Writes to a stream.
+class LineProgress(Progress):
+    """Prints a line when a step begins, ends, and every half minute in between; for logs.
 
     :param stream: standard error by default, because standard output belongs to the command.
     """
@@ -116,19 +116,6 @@ class _StreamProgress(Progress):
         return f"{seconds_text(self._expected.elapsed)}, about {left} {self._expected.until}"
 
     def _begun(self, step: _Step) -> None:
-        raise NotImplementedError
-
-    def _tick(self, step: _Step) -> None:
-        raise NotImplementedError
-
-    def _ended(self, step: _Step, ended: str) -> None:
-        raise NotImplementedError
-
-
-class LineProgress(_StreamProgress):
-    """Prints a line when a step begins, ends, and every half minute in between; for logs."""
-
-    def _begun(self, step: _Step) -> None:
         self.note(f"{step.what} ...")
 
     def _tick(self, step: _Step) -> None:
@@ -143,7 +130,7 @@ class LineProgress(_StreamProgress):
         return seconds_text(time.monotonic() - step.started)
 
 
-class TerminalProgress(_StreamProgress):
+class TerminalProgress(LineProgress):
     """Rewrites a block of lines while steps run: a clock for each, and the time that is left. Ended steps stay."""
 
     period = CLOCK_PERIOD

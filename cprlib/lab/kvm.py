@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from cprlib.build.initramfs import CpioArchive, read_modules
 from cprlib.errors import LabFailure, LabLost, UsageError
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
 from cprlib.lab.host_files import disk_of, named_files, project_files, python_files, system_files
-from cprlib.lab.session import Channels, LabSession, compile_init, encode_job, init_source
+from cprlib.lab.session import LabSession, compile_init, encode_job, init_source, open_channels
 from cprlib.process import spawn
 from cprlib.qemu.command_line import option_value
 
@@ -56,7 +55,7 @@ class KvmEngine:
         for disk in self.disks:  # a run may be longer than disks without a user stay in the store
             with contextlib.suppress(OSError):
                 os.utime(disk.parent)
-        with _channels() as channels, tempfile.TemporaryFile() as results:
+        with open_channels(["console"], PORTS) as channels, tempfile.TemporaryFile() as results:
             with open(channels.theirs["job"], "wb", closefd=False) as stream:
                 stream.write(encode_job(command, "-"))
             with spawn(
@@ -98,18 +97,6 @@ class KvmEngine:
             arguments += ["-chardev", f"socket,id={name},fd={descriptors[name]}"]
             arguments += ["-device", f"virtserialport,chardev={name},nr={index},name={name}"]
         return arguments
-
-
-@contextlib.contextmanager
-def _channels() -> Iterator[Channels]:
-    """A pipe for the console, sockets for the ports, and the job: without names, so that no other program connects."""
-    with Channels() as channels:
-        channels.ours["console"], channels.theirs["console"] = os.pipe()
-        for name in PORTS:
-            here, there = socket.socketpair()
-            channels.ours[name], channels.theirs[name] = here.detach(), there.detach()
-        channels.theirs["job"] = os.memfd_create("lab-job")
-        yield channels
 
 
 def _refusal(console: bytes) -> LabFailure:

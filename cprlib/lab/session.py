@@ -7,9 +7,10 @@ import json
 import os
 import selectors
 import shutil
+import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -59,7 +60,7 @@ def compile_init(folder: Path, *options: str) -> Path:
 
 @dataclass(slots=True)
 class Channels:
-    """Our ends of the pipes, and those of the kernel until it has started; closed at the end of a context."""
+    """Our ends of the pipes, and those of the kernel until it has started."""
 
     ours: dict[str, int] = field(default_factory=dict)
     theirs: dict[str, int] = field(default_factory=dict)
@@ -69,12 +70,22 @@ class Channels:
             os.close(descriptor)
         self.theirs.clear()
 
-    def __enter__(self) -> Channels:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close_theirs()
-        for descriptor in self.ours.values():
+@contextlib.contextmanager
+def open_channels(pipes: Iterable[str], sockets: Iterable[str]) -> Iterator[Channels]:
+    """Channels with these names, and the job; closed with the body. None has a path that other programs could open."""
+    channels = Channels()
+    try:
+        for name in pipes:
+            channels.ours[name], channels.theirs[name] = os.pipe()
+        for name in sockets:
+            here, there = socket.socketpair()
+            channels.ours[name], channels.theirs[name] = here.detach(), there.detach()
+        channels.theirs["job"] = os.memfd_create("lab-job")
+        yield channels
+    finally:
+        channels.close_theirs()
+        for descriptor in channels.ours.values():
             os.close(descriptor)
 
 

@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import random
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from cprlib.cleanup import users_tmpdir
 from cprlib.errors import EnvironmentFailure, LabFailure
 from cprlib.files import CACHE_ADVICE, cache_folder, is_plain, locked
 from cprlib.lab.engine import Attempt, LabCommand, LabStreams
-from cprlib.lab.session import Channels, LabSession, encode_job
+from cprlib.lab.session import Channels, LabSession, encode_job, open_channels
 from cprlib.process import mark_environment, spawn
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
 BOOT_SECONDS = 30.0
 LAYERS = ("namespaces", "landlock")
+PIPES = ("stdout", "stderr", "console", "report")
 
 
 def places_for_memory() -> list[str]:
@@ -44,19 +44,6 @@ def places_for_memory() -> list[str]:
 def confined(**spec: Unpack[Spec]) -> list[str]:
     """The command line of the launcher, :mod:`cprlib.lab.confine`."""
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name("confine.py")), json.dumps(spec)]
-
-
-@contextlib.contextmanager
-def _channels(terminal: bool) -> Iterator[Channels]:
-    """Pipes for output, errors, console and report; sockets for control and terminal."""
-    with Channels() as channels:
-        for name in ("stdout", "stderr", "console", "report"):
-            channels.ours[name], channels.theirs[name] = os.pipe()
-        for name in ("control", *(("terminal",) if terminal else ())):
-            here, there = socket.socketpair()
-            channels.ours[name], channels.theirs[name] = here.detach(), there.detach()
-        channels.theirs["job"] = os.memfd_create("lab-job")
-        yield channels
 
 
 class UmlEngine:
@@ -75,7 +62,8 @@ class UmlEngine:
     def attempt(self, command: LabCommand, streams: LabStreams) -> Attempt:
         if command.results is not None and not command.results.is_dir():
             raise LabFailure("start a lab", f"{command.results} is no folder", "create the results folder first")
-        with reserved_core() as core, _channels(command.terminal is not None) as channels:
+        sockets = ["control"] if command.terminal is None else ["control", "terminal"]
+        with reserved_core() as core, open_channels(PIPES, sockets) as channels:
             top = max((*channels.ours.values(), *channels.theirs.values()))
             memory_fd, results_fd = top + 1, top + 2
             job = channels.theirs["job"]

@@ -85,7 +85,7 @@ def _make(folder: Path, project: Path, progress: Progress) -> None:
         with progress.step("compile Python packages", expected.BYTE_CODE):
             # In a process, because this one may have threads; -j 0: one for each core. Templates in packages are not
             # valid Python.
-            command = [str(folder / "bin" / "python3"), "-m", "compileall", "-qq", "-j", "0", "-x", NOT_COMPILED]
+            command = [*_isolated(folder / "bin" / "python3"), "-m", "compileall", "-qq", "-j", "0", "-x", NOT_COMPILED]
             try:
                 run([*command, str(packages)], purpose="compile Python packages", seconds=PIP_SECONDS)
             except ProcessFailed as error:
@@ -140,8 +140,8 @@ def make_venv(folder: Path, interpreter: Path | str) -> None:
     :raises MissingPackages: this Python lacks ensurepip.
     :raises ProcessFailed: another failure, for instance no space.
     """
-    make = [str(interpreter), "-m", "venv", "--without-pip", str(folder)]
-    add_pip = [str(folder / "bin" / "python3"), "-m", "ensurepip", "--default-pip"]
+    make = [*_isolated(interpreter), "-m", "venv", "--without-pip", str(folder)]
+    add_pip = [*_isolated(folder / "bin" / "python3"), "-m", "ensurepip", "--default-pip"]
     try:
         for command in (make, add_pip):
             run(command, purpose="make a Python environment", seconds=VENV_SECONDS)
@@ -158,7 +158,7 @@ def pip_install(folder: Path, arguments: Sequence[str], purpose: str) -> None:
 
     :raises DownloadFailed: pip failed; holds its messages.
     """
-    command = [str(folder / "bin" / "python3"), "-m", "pip", "install", "--quiet", "--no-compile", *arguments]
+    command = [*_isolated(folder / "bin" / "python3"), "-m", "pip", "install", "--quiet", "--no-compile", *arguments]
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_USER": "0"}
     try:
         run(command, purpose=purpose, seconds=PIP_SECONDS, env=environment)
@@ -166,3 +166,8 @@ def pip_install(folder: Path, arguments: Sequence[str], purpose: str) -> None:
         errors = [line[7:] for line in error.details.splitlines() if line.startswith("ERROR: ")]
         happened = "; ".join(errors[:2]) or error.happened
         raise DownloadFailed(purpose, happened, PIP_ADVICE, details=error.details) from error
+
+
+def _isolated(interpreter: Path | str) -> tuple[str, str]:
+    """The start of a command that ignores $PYTHONPATH: pip takes packages there for installed ones."""
+    return str(interpreter), "-I"

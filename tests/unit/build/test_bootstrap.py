@@ -13,8 +13,8 @@ from cprlib.build import host_packages, python_env
 from cprlib.build.command import error_line
 from cprlib.build.lab_kernel import _check_config
 from cprlib.build.progress import LineProgress, Progress, TerminalProgress, seconds_text
-from cprlib.errors import BuildFailed, EnvironmentFailure, MissingPackages
-from cprlib.files import project_folder
+from cprlib.errors import BuildFailed, DownloadFailed, EnvironmentFailure, MissingPackages
+from cprlib.files import project_folder, write_text
 
 pytestmark = pytest.mark.fast
 
@@ -55,6 +55,19 @@ def test_pip_installs_into_the_environment(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PIP_CERT", "/some/ca.pem")
     python_env.pip_install(tmp_path, ["meson"], "install meson")
     assert (given["PIP_USER"], given["PIP_CERT"]) == ("0", "/some/ca.pem")
+
+
+def test_packages_of_the_caller_are_not_those_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "callers" / "frobnicator-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: frobnicator\nVersion: 1.0\n")
+    monkeypatch.setenv("PYTHONPATH", str(info.parent))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # what is there already needs none
+    write_text(tmp_path / "bin" / "python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n', mode=0o755)
+    with pytest.raises(DownloadFailed, match="No matching distribution found for frobnicator"):
+        python_env.pip_install(tmp_path, ["frobnicator==1.0"], "install frobnicator")
 
 
 def test_no_package_is_installed_when_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,11 +150,13 @@ def _wait(child: subprocess.Popen[str], suite: SuiteRun) -> int:
     try:
         return child.wait()
     except KeyboardInterrupt:
-        os.killpg(child.pid, signal.SIGINT)  # once: Avocado then terminates its tests in order
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.killpg(child.pid, signal.SIGINT)  # once: Avocado then terminates its tests in order
         try:
             child.wait(timeout=suite.at_once * suite.grace_s + AVOCADO_END_S)
         except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import io
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,20 @@ def test_test_that_is_terminated_has_time_for_its_evidence(monkeypatch: pytest.M
     for environment, seconds in (({}, 5), ({SCALE_VARIABLE: "3"}, 15)):
         parser = read(SuiteRun(Path("/r"), [], {}, environment=environment))
         assert parser.getint("runner.task.interval", "from_soft_to_hard_termination") == seconds
+
+
+def test_interrupt_of_a_run_that_has_ended_is_an_interrupt(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"], text=True) as ended:
+        ended.wait()
+
+    def wait(timeout: float | None = None) -> int:
+        if timeout is None:
+            raise KeyboardInterrupt
+        raise subprocess.TimeoutExpired("avocado", timeout)
+
+    ended.wait = wait  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        avocado_run._wait(ended, SuiteRun(tmp_path, [], {}))
 
 
 def test_process_that_holds_the_errors_open_delays_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Avocado spawner ``lab``: each task runs in a fresh kernel, Avocado and its job results stay on the host.
 
-``avocado run --spawner=lab [--lab-engine uml] [--lab-memory MiB] TESTS``. One lab per core runs at a time, fewer with
+``avocado run --spawner=lab [--lab-engine uml] TESTS``. One lab per core runs at a time, fewer with
 ``--max-parallel-tasks``.
 """
 
@@ -34,7 +34,7 @@ SECTION = "spawner.lab"
 
 
 class LabSpawnerInit(Init):  # type: ignore[misc]
-    """Registers the spawner's settings."""
+    """Registers the spawner's setting."""
 
     description = "Lab (disposable kernel) based spawner initialization"
 
@@ -43,17 +43,10 @@ class LabSpawnerInit(Init):  # type: ignore[misc]
         settings.register_option(
             section=SECTION, key="engine", default="uml", help_msg=f"Engine of the lab: {' or '.join(ENGINES)}"
         )
-        settings.register_option(
-            section=SECTION,
-            key="memory",
-            key_type=int,
-            default=DEFAULT_MEMORY_MIB,
-            help_msg="Memory of each lab in MiB, taken from the host as it is used",
-        )
 
 
 class LabSpawnerCLI(CLI):  # type: ignore[misc]
-    """Options of ``avocado run``."""
+    """Option of ``avocado run``."""
 
     name = "lab"
     description = 'lab spawner command line options for "run"'
@@ -64,10 +57,9 @@ class LabSpawnerCLI(CLI):  # type: ignore[misc]
         if parser is None:
             return
         group = parser.add_argument_group("lab spawner specific options")
-        for key, metavar in (("engine", "ENGINE"), ("memory", "MIB")):
-            settings.add_argparser_to_option(
-                namespace=f"{SECTION}.{key}", parser=group, long_arg=f"--lab-{key}", metavar=metavar
-            )
+        settings.add_argparser_to_option(
+            namespace=f"{SECTION}.engine", parser=group, long_arg="--lab-engine", metavar="ENGINE"
+        )
 
     def run(self, config: dict[str, Any]) -> None:
         """Required by Avocado."""
@@ -102,7 +94,7 @@ class LabSpawner(ProcessSpawner):  # type: ignore[misc]
                 suite.tests = longest_first(suite.tests, name)
             self._files = engine_files(engine)
             # Once, before labs take memory: else each one would be smaller than the one before.
-            self._memory_mib = min(self.config.get(f"{SECTION}.memory"), lab_memory_mib())
+            self._memory_mib = lab_memory_mib()
         except CprlibError as error:
             LOG_UI.error(error.one_line())
             return False

@@ -41,7 +41,7 @@ def test_labs_of_a_job_have_the_same_memory(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(spawner, "start_runner", start_runner)
     monkeypatch.setattr(LabSpawner, "create_task_output_dir", lambda *_: None)
     monkeypatch.setattr(LabSpawner, "task_output_dir", lambda *_: str(tmp_path))
-    labs = LabSpawner({f"{spawner.SECTION}.engine": "kvm", f"{spawner.SECTION}.memory": 3072})
+    labs = LabSpawner({f"{spawner.SECTION}.engine": "kvm"})
     assert labs.is_operational()
     runnable = SimpleNamespace(get_command_args=lambda: ["x"])
     task = SimpleNamespace(task=SimpleNamespace(identifier="1", job_id="j", status_services=[], runnable=runnable))

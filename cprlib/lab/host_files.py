@@ -7,6 +7,7 @@ set is an ext4 image, made without root and stored under a hash of its content.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -150,7 +151,8 @@ def disk_of(kind: str, roots: Sequence[Path]) -> Path:
     if store.lookup("lab-disk", key) is None:
         store.remove_older("lab-disk", UNUSED_SECONDS)
     entry = store.entry("lab-disk", key, make)
-    os.utime(entry)
+    with contextlib.suppress(OSError):  # another user's cache
+        os.utime(entry)
     return entry / "disk.ext4"
 
 

@@ -7,6 +7,7 @@ killed.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import Any
 
@@ -15,6 +16,8 @@ from avocado.plugins.spawners.process import ProcessSpawner, ProcessSpawnerHandl
 
 from cprlib.lab.task import report_lost
 from cprlib.process import death_binding
+
+LOG = logging.getLogger(__name__)
 
 
 async def start_runner(task: Any, *command: str, **settings: Any) -> ProcessSpawnerHandle:
@@ -44,6 +47,7 @@ class NativeSpawner(ProcessSpawner):  # type: ignore[misc]
         command = (*task.runnable.runner_command(), "task-run", *task.get_command_args())
         try:
             runtime_task.spawner_handle = await start_runner(task, *command, env=get_python_path_env_if_egg())
-        except (FileNotFoundError, PermissionError):
+        except OSError as error:
+            LOG.error("Could not start a test: %s", error)
             return False
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from cprlib.lab import spawner
+from cprlib.lab import native_spawner, spawner
 from cprlib.lab.engines import engine_files, engine_of_files
 from cprlib.lab.kvm import KvmEngine
+from cprlib.lab.native_spawner import NativeSpawner
 from cprlib.lab.spawner import LabSpawner
 from cprlib.lab.uml import UmlEngine
 
@@ -25,6 +27,17 @@ def test_engine_is_made_again_from_its_files(engine: UmlEngine | KvmEngine) -> N
     made = engine_of_files(json.loads(json.dumps(engine_files(engine))))
     assert type(made) is type(engine)
     assert vars(made) == vars(engine)
+
+
+def test_process_that_cannot_be_started_is_no_started_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start_runner(*_: object, **__: object) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(native_spawner, "start_runner", start_runner)
+    monkeypatch.setattr(NativeSpawner, "create_task_output_dir", lambda *_: None)
+    runnable = SimpleNamespace(runner_command=lambda: ["x"])
+    task = SimpleNamespace(task=SimpleNamespace(runnable=runnable, get_command_args=lambda: []))
+    assert asyncio.run(NativeSpawner().spawn_task(task)) is False
 
 
 def test_labs_of_a_job_have_the_same_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

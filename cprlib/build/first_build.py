@@ -134,7 +134,7 @@ def _download(needed: Builds, progress: Progress) -> None:
         if needed.base is not None:
             base = find_base(needed.base)
             Archive(base.suite, progress).download_source("qemu", base.version)
-            find_firmware(Archive(FIRMWARE_SUITE, progress))
+            find_firmware(Archive(FIRMWARE_SUITE, progress), progress)
         if needed.guest:
             guest_image.download_packages(progress)
 

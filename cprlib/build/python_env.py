@@ -130,7 +130,7 @@ def find_build_python(progress: Progress) -> Path:
             make_venv(temporary, interpreter)
             pip_install(temporary, REQUIREMENTS, "install meson")
 
-    return store.entry("build-python", key, make) / "bin" / "python3"
+    return store.entry("build-python", key, make, progress=progress) / "bin" / "python3"
 
 
 def make_venv(folder: Path, interpreter: Path | str) -> None:

@@ -125,7 +125,7 @@ def _build(
         compiler=first_line_of(["gcc", "--version"]),
         host=_release(),
     )
-    firmware = find_firmware(firmware_archive)
+    firmware = find_firmware(firmware_archive, progress)
     added = {"instrumentation": instrumentation.key} if instrumentation else {}
     key = store.key_of(tree=tree_key, series=patches.digest, firmware=firmware.name, **added)
 
@@ -158,7 +158,7 @@ def _build(
     return QemuBinary(entry / "bin" / TARGET, entry / "share" / "qemu")
 
 
-def find_firmware(archive: Archive) -> Path:
+def find_firmware(archive: Archive, progress: Progress) -> Path:
     """A folder with the firmware files; QEMU's source package has none, so they come from binary packages.
 
     :raises DownloadFailed: a package could not be fetched.
@@ -176,7 +176,7 @@ def find_firmware(archive: Archive) -> Path:
                         raise BuildFailed("collect QEMU's firmware", f"{deb.name} has no {file}")
                     shutil.copyfile(Path(name) / file, temporary / Path(file).name)
 
-    return store.entry("firmware", key, make)
+    return store.entry("firmware", key, make, progress=progress)
 
 
 def _compile(tree: SourceTree, base: Base, series: Series, archive: Archive, progress: Progress) -> Path:

@@ -54,7 +54,7 @@ def ensure_environment(progress: Progress, *, is_complete: bool = False) -> Path
         with store.disk_full_as_error(f"make {folder}"), locked(lock, waiting=progress.raise_if_stopped):
             if not store.is_complete(folder):
                 _make(folder, project, progress)
-    if os.access(project / "cprlib", os.W_OK):
+    if not sys.dont_write_bytecode and os.access(project / "cprlib", os.W_OK):
         compileall.compile_dir(project / "cprlib", quiet=2)  # modules that were modified
     return folder
 

@@ -162,6 +162,15 @@ def test_checkout_is_linked_with_programs_and_plugins(tmp_path: Path) -> None:
     assert (programs / "cprlib").stat().st_mode & 0o111
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_modules_are_compiled_unless_the_user_refuses(refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Path] = []
+    monkeypatch.setattr("sys.dont_write_bytecode", refused)
+    monkeypatch.setattr("compileall.compile_dir", lambda folder, **_: compiled.append(folder))
+    python_env.ensure_environment(Progress(), is_complete=True)
+    assert compiled == ([] if refused else [project_folder() / "cprlib"])
+
+
 def test_incomplete_environment_is_made_again(
     cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ def find_cloud_kernel(archive: Archive) -> Package:
     """The kernel package that the meta package depends on.
 
     :raises NotSupported: the suite does not have it.
+    :raises BuildFailed: the meta package depends on no kernel.
     """
     for dependency in archive.package(KERNEL_PACKAGE).depends:
         name = dependency.split()[0]

@@ -30,9 +30,8 @@ BOOT_SECONDS = 90.0
 PORTS = ("stdout", "stderr", "control", "results")  # in the order of images/lab/init.c, from 1
 MODULES = (
     *("virtio_blk", "overlay", "tun", "tap", "vhost_net", "kvm_amd", "kvm_intel", "bridge", "8021q", "veth"),
-    *("macvtap", "dummy", "sch_netem", "sch_prio", "sch_ingress", "cls_u32", "act_gact", "ifb", "af_packet"),
+    *("macvtap", "dummy", "sch_netem", "sch_prio", "sch_ingress", "cls_u32", "act_gact", "ifb"),
 )
-BUILT_IN = ("af_packet",)  # in some kernels
 FORMAT = 1
 
 
@@ -154,7 +153,7 @@ def _initramfs(init: Path, root: Path) -> bytes:
         archive.folder(name)
     archive.console_devices()
     archive.file("init", init.read_bytes(), 0o755)
-    for index, module in enumerate(read_modules(root, [name for name in MODULES if name not in BUILT_IN])):
+    for index, module in enumerate(read_modules(root, MODULES)):
         archive.file(f"modules/{index:02}-{module.name}.ko", module.content)
     return archive.data()
 

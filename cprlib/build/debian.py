@@ -1,4 +1,4 @@
-"""Packages and sources from Debian's archive: by apt, or by HTTPS on a host without apt.
+"""Packages and sources from Debian's archive.
 
 The package lists of a suite are fetched only to look up a name. Results of look-ups (version, file, sha256) are
 recorded and files are stored under their sha256, so a second build needs no network. The lists are checked with
@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cprlib.build import store
-from cprlib.build.apt import MIRROR_VARIABLE, AptLists, PackageLists
 from cprlib.build.control import Remote, comma_list, is_version, newest
 from cprlib.build.deb_file import unpack_deb
 from cprlib.build.host_packages import has_apt
 from cprlib.build.progress import Progress
-from cprlib.build.signed_lists import SignedLists
+from cprlib.build.signed_lists import MIRROR_VARIABLE, SignedLists
 from cprlib.errors import DownloadFailed, NotSupported
 from cprlib.files import cache_folder, write_json, write_text
 from cprlib.process import run
 
-DEFAULT_MIRROR = "http://deb.debian.org/debian"  # apt checks signatures; without apt it is HTTPS as well
+DEFAULT_MIRROR = "http://deb.debian.org/debian"  # what is fetched is signed; without apt it is HTTPS as well
 Found = TypeVar("Found")
 
 
@@ -70,13 +69,11 @@ class Archive:
 
     def __init__(self, suite: str, progress: Progress | None = None) -> None:
         self.suite = suite
-        with_apt = has_apt()
-        default = DEFAULT_MIRROR if with_apt else DEFAULT_MIRROR.replace("http:", "https:")
+        default = DEFAULT_MIRROR if has_apt() else DEFAULT_MIRROR.replace("http:", "https:")
         self.mirror = (os.environ.get(MIRROR_VARIABLE) or default).rstrip("/")
         self._progress = progress or Progress()
         self._folder = cache_folder() / "debian" / store.key_of(mirror=self.mirror)[:12]
-        lists: type[PackageLists] = AptLists if with_apt else SignedLists
-        self._lists = lists(self.mirror, suite, self._folder, self._progress)
+        self._lists = SignedLists(self.mirror, suite, self._folder, self._progress)
         self._answered: dict[Path, str] = {}  # records of earlier look-ups that this object has used, and their texts
 
     def names(self, prefix: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 from cprlib.build import expected, guest_image, lab_kernel, store
 from cprlib.build.debian import Archive
 from cprlib.build.expected import Expected
-from cprlib.build.host_packages import install_packages, packages_to_install
+from cprlib.build.host_packages import find_program, install_packages, packages_to_install
 from cprlib.build.lab_kernel import build_lab_kernel
 from cprlib.build.progress import Progress, seconds_text
 from cprlib.build.python_env import ensure_environment, has_environment
@@ -87,6 +87,11 @@ def build_everything(needed: Builds, progress: Progress) -> Path:
         install_packages(missing, shown)
         installed.set()
 
+    def download_meanwhile(shown: Progress) -> None:
+        while not find_program("gpgv") and not installed.wait(LOOK_AGAIN_S):
+            shown.raise_if_stopped()
+        _download(needed, shown)
+
     def after_packages(build: Callable[[Progress], Any]) -> Callable[[Progress], Any]:
         def wait_and_build(shown: Progress) -> Any:
             while not installed.wait(LOOK_AGAIN_S):
@@ -97,7 +102,7 @@ def build_everything(needed: Builds, progress: Progress) -> Path:
 
     if missing:
         tasks["Debian packages"] = install
-        tasks["downloads"] = lambda shown: _download(needed, shown)
+        tasks["downloads"] = download_meanwhile
     else:
         installed.set()
 

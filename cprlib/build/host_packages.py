@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cprlib.build import expected
-from cprlib.build.apt import apt_messages
 from cprlib.build.command import build_environment
 from cprlib.build.progress import Progress
 from cprlib.errors import BuildFailed, DownloadFailed, EnvironmentFailure, MissingPackages, ProcessFailed
@@ -26,7 +25,7 @@ COMPILE_SECONDS = 120.0
 # A package, and a program or file that shows that it is installed.
 REQUIRED = {
     "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
-    "debian-archive-keyring": "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "gpgv": "gpgv",
     "gcc": "gcc",
     "libc6-dev": "/usr/include/stdio.h",
     "dpkg-dev": "dpkg-source",
@@ -66,13 +65,19 @@ MANAGERS: Mapping[str, tuple[str, Mapping[str, str]]] = {  # command, and packag
 }
 
 
+def apt_messages(error: ProcessFailed) -> str:
+    """The error and warning lines of apt, without prefixes, each once."""
+    lines = [line[2:].strip() for line in error.details.splitlines() if line.startswith(("E:", "W:"))]
+    return "; ".join(dict.fromkeys(lines[:3])) or error.happened
+
+
 def other_architecture() -> str:
     """The architecture of this machine when the suite cannot run on it, else empty."""
     return machine if (machine := platform.machine()) != "x86_64" else ""
 
 
 def has_apt() -> bool:
-    """Whether this host has apt; else packages are fetched by HTTPS, and installed by the user."""
+    """Whether this host has apt; else files are fetched by HTTPS, and packages installed by the user."""
     return shutil.which("apt-get") is not None
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cprlib.build import expected, store
-from cprlib.build.apt import MIRROR_VARIABLE
 from cprlib.build.command import build_environment, first_line_of, run_logged
 from cprlib.build.control import compare_versions
 from cprlib.build.debian import Archive, Package, with_new_look_ups
 from cprlib.build.host_packages import LAB_KERNEL, require_programs
 from cprlib.build.progress import Progress
+from cprlib.build.signed_lists import MIRROR_VARIABLE
 from cprlib.errors import BuildFailed, NotSupported
 from cprlib.files import cache_folder, project_folder
 from cprlib.linux.cgroup import usable_jobs

@@ -1,8 +1,9 @@
-"""Package lists and files of Debian's archive by HTTPS, for hosts without apt: Fedora, openSUSE, Arch.
+"""Package lists and files of Debian's archive: by apt's downloader, else by HTTPS (Fedora, openSUSE, Arch).
 
 ``InRelease`` of a suite is signed. gpgv(1), which each distribution has, checks that with the keys of
 ``images/debian/``. It has the sha256 of the lists, and these have that of each file (DebianRepository/Format in
-Debian's wiki).
+Debian's wiki). apt's downloader has the proxy and certificates of the host; apt's own lists are neither read nor
+changed.
 """
 
 from __future__ import annotations
@@ -21,36 +22,58 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cprlib.build import store
-from cprlib.build.apt import (
-    ARCHITECTURE,
-    DOWNLOAD_SECONDS,
-    MIRROR_VARIABLE,
-    NETWORK_ADVICE,
-    PackageLists,
-    is_recent,
-)
 from cprlib.build.control import Remote, stanzas
-from cprlib.build.host_packages import find_program
+from cprlib.build.host_packages import apt_messages, find_program, has_apt
+from cprlib.build.progress import Progress
 from cprlib.deadline import Deadline
-from cprlib.errors import DownloadFailed, EnvironmentFailure
+from cprlib.errors import DownloadFailed, EnvironmentFailure, ProcessFailed
 from cprlib.files import locked, project_folder
+from cprlib.process import run
 
-LISTS = {"deb": f"main/binary-{ARCHITECTURE}/Packages.xz", "deb-src": "main/source/Sources.xz"}
+MIRROR_VARIABLE = "CPRLIB_DEBIAN_MIRROR"
+NETWORK_ADVICE = f"check the network and proxy, or set {MIRROR_VARIABLE} to a mirror that can be reached"
+LISTS = {"deb": "main/binary-amd64/Packages.xz", "deb-src": "main/source/Sources.xz"}
+LISTS_FRESH = 24 * 3600.0  # seconds; age up to which lists serve a new look-up
+DOWNLOAD_SECONDS = 900.0
 TIMEOUT_S = 30.0  # without a byte
+APT_HELPER = (
+    "/usr/lib/apt/apt-helper",
+    "--option=APT::Sandbox::User=",  # the user _apt may not enter a home folder, and only root can change to it
+    "--option=Acquire::Retries=2",
+    f"--option=Acquire::http::Timeout={TIMEOUT_S:.0f}",
+    f"--option=Acquire::https::Timeout={TIMEOUT_S:.0f}",
+    "download-file",
+)
 VERIFY_S = 60.0
 CHUNK = 1 << 20
 VALID_SIGNATURE, BAD_SIGNATURE = "VALIDSIG", "BADSIG"  # status lines of gpgv (doc/DETAILS of GnuPG)
 
 
-class SignedLists(PackageLists):
-    """Look-ups in lists that gpgv has checked, downloads by HTTPS."""
+class SignedLists:
+    """The lists of one suite, which gpgv has checked, and the files that they name.
+
+    :param mirror: address without a slash at its end.
+    :param folder: folder of all lists of that mirror.
+    """
+
+    def __init__(self, mirror: str, suite: str, folder: Path, progress: Progress) -> None:
+        self._mirror = mirror
+        self._suite = suite
+        self._root = folder / suite
+        self._progress = progress
 
     def names(self, prefix: str) -> tuple[str, ...]:
+        """Names of the binary packages that begin with ``prefix``, sorted."""
         start = re.escape(prefix).encode()
         found = re.findall(rb"^Package: (" + start + rb"\S*)$", self._list("deb"), re.MULTILINE)
         return tuple(sorted({name.decode() for name in found}))
 
     def records(self, kind: str, name: str) -> list[dict[str, str]]:
+        """All versions of a package; none where the suite has no such package.
+
+        :param kind: ``deb`` or ``deb-src``.
+        :raises DownloadFailed: the lists could not be fetched, or their signature is wrong.
+        """
         data, line = self._list(kind), f"Package: {name}\n".encode()
         found: list[dict[str, str]] = []
         at = data.find(line)
@@ -62,22 +85,20 @@ class SignedLists(PackageLists):
         return found
 
     def fetch(self, remotes: Sequence[Remote], folder: Path, purpose: str) -> None:
+        """Download files of the archive into a folder, and check their sha256."""
         for remote in remotes:
             self._download(remote, folder / remote.name, purpose)
 
     def forget(self, kind: str) -> None:
+        """Fetch the lists again for the next look-up."""
         (self._root / f"{kind}.list").unlink(missing_ok=True)
-
-    @property
-    def _root(self) -> Path:
-        return self._folder / f"{self._suite}-https"
 
     def _list(self, kind: str) -> bytes:
         """The text of a list, fetched unless it is recent."""
         path = self._root / f"{kind}.list"
         with locked(self._root / "lock", waiting=self._progress.raise_if_stopped):
-            if not is_recent(path):
-                purpose = self._purpose(kind)
+            if not path.exists() or path.stat().st_mtime < time.time() - LISTS_FRESH:
+                purpose = f"fetch Debian {self._suite}'s list of {'packages' if kind == 'deb' else 'sources'}"
                 with self._progress.step(purpose):
                     self._update(kind, path, purpose)
         return path.read_bytes()
@@ -88,9 +109,11 @@ class SignedLists(PackageLists):
         signed = self._root / "InRelease"
         self._download(Remote(f"{top}/InRelease", 0, ""), signed, purpose)
         release = verified(signed, purpose)
-        if not os.environ.get(MIRROR_VARIABLE):  # a snapshot has old lists for good
+        if refuses_old_lists():
             check_age(release, purpose)
         size, digest = list_entry(release, name, purpose)
+        if "\nAcquire-By-Hash: yes\n" in release:  # those of this release also while a mirror gets the next one
+            name = f"{name.rpartition('/')[0]}/by-hash/SHA256/{digest}"
         packed = self._root / f"{kind}.xz"
         self._download(Remote(f"{top}/{name}", size, digest), packed, purpose)
         temporary = path.with_suffix(".new")
@@ -107,6 +130,9 @@ class SignedLists(PackageLists):
         :raises DownloadFailed: it could not be fetched, or has another sha256.
         :raises DeadlineExceeded: it took too long.
         """
+        if has_apt():
+            self._download_by_apt(remote, path, purpose)
+            return
         import http.client  # noqa: PLC0415 - takes 0.1 s, also in labs, which download nothing
         import urllib.request  # noqa: PLC0415
 
@@ -132,6 +158,18 @@ class SignedLists(PackageLists):
             raise DownloadFailed(purpose, f"{address}: {error}", NETWORK_ADVICE) from error
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _download_by_apt(self, remote: Remote, path: Path, purpose: str) -> None:
+        path.unlink(missing_ok=True)  # apt would complete an older one
+        command = [*APT_HELPER, f"{self._mirror}/{remote.path}", str(path)]
+        if remote.sha256:
+            command.append(f"SHA256:{remote.sha256}")
+        try:
+            with store.disk_full_as_error(purpose):
+                environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+                run(command, purpose=purpose, seconds=DOWNLOAD_SECONDS, env=environment)
+        except ProcessFailed as error:
+            raise DownloadFailed(purpose, apt_messages(error), NETWORK_ADVICE, details=error.details) from error
 
 
 def verified(signed: Path, purpose: str) -> str:
@@ -171,6 +209,17 @@ def binary_key(path: Path) -> bytes:
     """A key as gpgv reads it, from its armour (RFC 9580, section 6.2)."""
     body = path.read_text(encoding="ascii").partition("\n\n")[2].partition("-----END")[0]
     return base64.b64decode("".join(line for line in body.splitlines() if not line.startswith("=")))
+
+
+def refuses_old_lists() -> bool:
+    """Whether lists must still be valid: not those of a mirror that the user has chosen, or if apt accepts old ones.
+
+    A snapshot of Debian has old lists for good.
+    """
+    if os.environ.get(MIRROR_VARIABLE):
+        return False
+    command = ["apt-config", "shell", "checks", "Acquire::Check-Valid-Until/b"]  # prints nothing when it is not set
+    return not has_apt() or "false" not in run(command, purpose="read apt's settings")
 
 
 def check_age(release: str, purpose: str) -> None:

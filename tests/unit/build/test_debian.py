@@ -1,8 +1,7 @@
-"""Debian's archive: recorded look-ups, new look-ups, and apt messages in errors."""
+"""Debian's archive: recorded look-ups and new look-ups."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import shutil
 import subprocess
@@ -11,30 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.build import apt as apt_module
 from cprlib.build import debian, guest_image, lab_kernel
-from cprlib.build.apt import AptLists
-from cprlib.build.control import Remote, compare_versions
+from cprlib.build.control import Remote, compare_versions, stanzas
 from cprlib.build.debian import Archive, with_new_look_ups
 from cprlib.build.progress import Progress
-from cprlib.errors import DownloadFailed, NotSupported, ProcessFailed
+from cprlib.build.signed_lists import MIRROR_VARIABLE
+from cprlib.errors import DownloadFailed, NotSupported
 from cprlib.files import cache_folder
 
 CONTENT = b"a package"
-SHOWN = """\
-Package: tool
-Version: {version}
-Depends: libc6 (>= 2.36), a | b
-Filename: pool/tool_{version}_all.deb
-Size: 9
-SHA256: {digest}
-
-Package: tool
-Version: 1.0-1
-Filename: pool/tool_1.0-1_all.deb
-Size: 9
-SHA256: {digest}
-"""
 SOURCES = """\
 Package: qemu
 Version: 1:10.2.2+ds-1
@@ -51,106 +35,9 @@ Checksums-Sha256:
 """
 
 
-class FakeApt:
-    """Fake apt programs: one package, whose file can be removed from the archive."""
-
-    def __init__(self) -> None:
-        self.version = "2.0-1"
-        self.gone = False
-        self.refusal = "E: No packages found"
-        self.commands: list[list[str]] = []
-
-    def run(self, command: Sequence[str], **_options: object) -> str:
-        self.commands.append(list(command))
-        digest = hashlib.sha256(CONTENT).hexdigest()
-        if command[0] == "apt-cache":
-            if "showsrc" in command:
-                return SOURCES
-            if command[-1] == "tool":
-                return SHOWN.format(version=self.version, digest=digest)
-            raise ProcessFailed("x", "exit status 100", details=self.refusal)
-        if "download-file" in command:
-            if self.gone and (self.version == "2.0-1" or f"tool_{self.version}" not in command[2]):
-                raise ProcessFailed("x", "exit status 100", details="E: Failed to fetch http://m/x  404  Not Found")
-            Path(command[3]).write_bytes(CONTENT)
-        return ""
-
-    def count(self, word: str) -> int:
-        return sum(word in command for command in self.commands)
-
-
-@pytest.fixture
-def apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeApt:
-    fake = FakeApt()
-    keyring = tmp_path / "keyring.gpg"
-    keyring.touch()
-    monkeypatch.setattr(apt_module, "KEYRINGS", (keyring,))
-    monkeypatch.setattr(apt_module, "run", fake.run)
-    monkeypatch.setattr(debian, "has_apt", lambda: True)
-    apt_module._network_settings.cache_clear()
-    return fake
-
-
 def test_empty_mirror_is_the_default_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(apt_module.MIRROR_VARIABLE, "")
+    monkeypatch.setenv(MIRROR_VARIABLE, "")
     assert Archive("trixie").mirror.endswith("://deb.debian.org/debian")
-
-
-def test_package_is_looked_up_and_fetched_once(apt: FakeApt) -> None:
-    package = Archive("trixie").package("tool")
-    assert (package.version, package.depends) == ("2.0-1", ("libc6 (>= 2.36)", "a | b"))
-    assert Archive("trixie").download("tool").read_bytes() == CONTENT
-    before = len(apt.commands)
-    assert Archive("trixie").download("tool").name == "tool_2.0-1_all.deb"
-    assert len(apt.commands) == before
-    assert apt.count("update") == 1
-
-
-def download_tool() -> Path:
-    """Download the package; the recorded version may be gone."""
-    archive = Archive("trixie")
-    return with_new_look_ups([archive], lambda: archive.download("tool"))
-
-
-def test_recorded_file_that_was_removed_is_looked_up_again(apt: FakeApt) -> None:
-    Archive("trixie").package("tool")
-    apt.gone, apt.version = True, "3.0-1"
-    assert download_tool().name == "tool_3.0-1_all.deb"
-    assert apt.count("update") == 2
-
-
-def test_record_that_another_run_removes_is_looked_up_again(apt: FakeApt, monkeypatch: pytest.MonkeyPatch) -> None:
-    Archive("trixie").package("tool")
-    apt.gone, apt.version = True, "3.0-1"
-    fetch = AptLists.fetch
-
-    def removed_meanwhile(lists: AptLists, remotes: Sequence[Remote], folder: Path, purpose: str) -> None:
-        for record in cache_folder().glob("debian/*/known/trixie-deb-tool.json"):
-            record.unlink()
-        fetch(lists, remotes, folder, purpose)
-
-    monkeypatch.setattr(AptLists, "fetch", removed_meanwhile)
-    assert download_tool().name == "tool_3.0-1_all.deb"
-
-
-def test_failed_download_reports_apt_messages_and_keeps_records(apt: FakeApt) -> None:
-    Archive("trixie").package("tool")
-    apt.gone = True
-    with pytest.raises(DownloadFailed, match="404 Not Found"):
-        download_tool()
-    assert Archive("trixie").package("tool").version == "2.0-1"
-
-
-def test_unknown_package_is_not_supported(apt: FakeApt) -> None:
-    del apt
-    with pytest.raises(NotSupported, match="find package other"):
-        Archive("trixie").package("other")
-
-
-def test_lists_that_cannot_be_read_do_not_mean_that_there_is_no_package(apt: FakeApt) -> None:
-    apt.refusal = "E: The package lists or status file could not be parsed or opened."
-    with pytest.raises(DownloadFailed, match="could not be parsed"):
-        Archive("trixie").package("other")
 
 
 class FakeSuites:
@@ -161,6 +48,7 @@ class FakeSuites:
         self.version = "1"  # of all packages
         self.reachable = True
         self.look_ups: list[str] = []
+        self.forgotten: list[str] = []
 
     def lists(self, _mirror: str, suite: str, *_: object) -> FakeLists:
         return FakeLists(self, suite)
@@ -181,8 +69,10 @@ class FakeLists:
     def names(self, prefix: str) -> tuple[str, ...]:
         return tuple(name for name in self._packages() if name.startswith(prefix))
 
-    def records(self, _kind: str, name: str) -> list[dict[str, str]]:
+    def records(self, kind: str, name: str) -> list[dict[str, str]]:
         self._suites.look_ups.append(name)
+        if kind == "deb-src":
+            return list(stanzas(SOURCES))
         version = self._suites.version
         record = {"Package": name, "Version": version, "Filename": f"pool/{name}_{version}.deb", "Size": "1"}
         record["SHA256"] = f"0{version}"
@@ -195,15 +85,70 @@ class FakeLists:
             (folder / remote.name).write_bytes(CONTENT)
 
     def forget(self, kind: str) -> None:
-        pass
+        self._suites.forgotten.append(kind)
 
 
 @pytest.fixture
 def suites(monkeypatch: pytest.MonkeyPatch) -> FakeSuites:
     fake = FakeSuites()
-    monkeypatch.setattr(debian, "AptLists", fake.lists)
-    monkeypatch.setattr(debian, "has_apt", lambda: True)
+    monkeypatch.setattr(debian, "SignedLists", fake.lists)
     return fake
+
+
+def test_package_is_looked_up_and_fetched_once(suites: FakeSuites) -> None:
+    suites.packages["trixie"] = {"tool": "libc6 (>= 2.36), a | b"}
+    package = Archive("trixie").package("tool")
+    assert (package.version, package.depends) == ("1", ("libc6 (>= 2.36)", "a | b"))
+    assert Archive("trixie").download("tool").read_bytes() == CONTENT
+    suites.reachable = False
+    assert Archive("trixie").download("tool").name == "tool_1.deb"
+    assert suites.look_ups == ["tool"]
+
+
+def download_tool() -> Path:
+    """Download the package; the recorded version may be gone."""
+    archive = Archive("trixie")
+    return with_new_look_ups([archive], lambda: archive.download("tool"))
+
+
+def test_recorded_file_that_was_removed_is_looked_up_again(suites: FakeSuites) -> None:
+    suites.packages["trixie"] = {"tool": ""}
+    Archive("trixie").package("tool")
+    suites.version = "2"
+    assert download_tool().name == "tool_2.deb"
+    assert suites.forgotten == ["deb", "deb-src"]
+
+
+def test_record_that_another_run_removes_is_looked_up_again(
+    suites: FakeSuites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suites.packages["trixie"] = {"tool": ""}
+    Archive("trixie").package("tool")
+    suites.version = "2"
+    fetch = FakeLists.fetch
+
+    def removed_meanwhile(lists: FakeLists, remotes: Sequence[Remote], folder: Path, purpose: str) -> None:
+        for record in cache_folder().glob("debian/*/known/trixie-deb-tool.json"):
+            record.unlink()
+        fetch(lists, remotes, folder, purpose)
+
+    monkeypatch.setattr(FakeLists, "fetch", removed_meanwhile)
+    assert download_tool().name == "tool_2.deb"
+
+
+def test_failed_download_keeps_records(suites: FakeSuites) -> None:
+    suites.packages["trixie"] = {"tool": ""}
+    Archive("trixie").package("tool")
+    suites.reachable = False
+    with pytest.raises(DownloadFailed, match="no network"):
+        download_tool()
+    assert Archive("trixie").package("tool").version == "1"
+
+
+def test_unknown_package_is_not_supported(suites: FakeSuites) -> None:
+    del suites
+    with pytest.raises(NotSupported, match="find package other"):
+        Archive("trixie").package("other")
 
 
 def test_newest_kernel_is_chosen_by_its_number(suites: FakeSuites) -> None:
@@ -289,8 +234,8 @@ def test_records_stay_when_new_lists_cannot_be_fetched(suites: FakeSuites) -> No
     assert suites.look_ups == []
 
 
-def test_source_is_found_by_the_beginning_of_its_version(apt: FakeApt) -> None:
-    del apt
+def test_source_is_found_by_the_beginning_of_its_version(suites: FakeSuites) -> None:
+    del suites
     source = Archive("sid").source("qemu", "10.2")
     assert source.version == "1:10.2.2+ds-1"
     assert [file.name for file in source.files] == ["qemu_10.2.2.dsc", "qemu_10.2.2.orig.tar.xz"]
@@ -310,15 +255,6 @@ def test_versions_are_compared_as_in_dpkg() -> None:
         expected = subprocess.run(["dpkg", "--compare-versions", one, "lt", other], check=False).returncode
         assert (compare_versions(one, other) < 0) == (expected == 0), (one, other)
         assert compare_versions(other, one) == -compare_versions(one, other)
-
-
-def test_apt_state_of_the_system_is_not_used(apt: FakeApt, cache: Path) -> None:
-    Archive("trixie").package("tool")
-    text = next(cache.rglob("apt.conf")).read_text()
-    for name in ("Dir::State", "Dir::Cache", "Dir::State::status", "Dir::Etc::sourcelist"):
-        assert f'{name} "{cache}' in text
-    assert 'Dir::Etc::main "/dev/null"' in text
-    assert apt.count("update") == 1
 
 
 def test_members_of_a_package_can_be_unpacked(tmp_path: Path) -> None:

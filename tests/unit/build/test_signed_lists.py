@@ -1,4 +1,4 @@
-"""Package lists by HTTPS: only what Debian has signed is used. A key, an archive and a server made here stand in."""
+"""Package lists: only what Debian has signed is used. A key, an archive and a server made here stand in."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.build import debian, signed_lists
-from cprlib.build.apt import MIRROR_VARIABLE
+from cprlib.build import signed_lists
 from cprlib.build.control import Remote
 from cprlib.build.debian import Archive
 from cprlib.build.progress import Progress
-from cprlib.build.signed_lists import SignedLists, binary_key, keys_folder, verified
+from cprlib.build.signed_lists import APT_HELPER, MIRROR_VARIABLE, SignedLists, binary_key, keys_folder, verified
 from cprlib.deadline import SCALE_VARIABLE
 from cprlib.errors import DeadlineExceeded, DownloadFailed, EnvironmentFailure, NotSupported
 
@@ -92,7 +91,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     gpg(gnupg, "--quick-generate-key", "Test <test@example.org>", "ed25519", "sign", "never")
     (keys / "test.asc").write_text(gpg(gnupg, "--armor", "--export"))
     monkeypatch.setattr(signed_lists, "keys_folder", lambda: keys)
-    monkeypatch.setattr(debian, "has_apt", lambda: False)
+    monkeypatch.setattr(signed_lists, "has_apt", lambda: False)
     made = Mirror(top, gnupg)
     made.write()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(top)))
@@ -105,8 +104,17 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
     subprocess.run(["gpgconf", "--homedir", str(gnupg), "--kill", "all"], check=False)
 
 
-def test_package_is_looked_up_and_fetched(mirror: Mirror) -> None:
+@pytest.fixture(params=[False, True], ids=["https", "apt"])
+def downloader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, mirror: Mirror) -> None:
+    """Download without apt, and with it."""
     del mirror
+    if request.param and not Path(APT_HELPER[0]).exists():
+        pytest.skip("no apt")
+    monkeypatch.setattr(signed_lists, "has_apt", lambda: request.param)
+
+
+@pytest.mark.usefixtures("downloader")
+def test_package_is_looked_up_and_fetched() -> None:
     archive = Archive("trixie")
     assert archive.package("tool").version == "1.1-1"
     assert archive.package("tool").depends == ("libc6",)
@@ -149,6 +157,24 @@ def test_release_by_another_key_is_refused(mirror: Mirror, monkeypatch: pytest.M
         Archive("trixie").package("tool")
 
 
+def test_lists_are_fetched_by_their_hash(mirror: Mirror) -> None:
+    mirror.write(more="Acquire-By-Hash: yes\n")
+    packed = mirror.top / "dists/trixie/main/binary-amd64/Packages.xz"
+    named = packed.parent / "by-hash/SHA256" / hashlib.sha256(packed.read_bytes()).hexdigest()
+    named.parent.mkdir(parents=True)
+    packed.rename(named)
+    packed.write_bytes(b"of the next release")
+    assert Archive("trixie").package("tool").version == "1.1-1"
+
+
+def test_host_whose_apt_accepts_old_lists_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(MIRROR_VARIABLE, raising=False)
+    monkeypatch.setattr(signed_lists, "has_apt", lambda: True)
+    for shown, refused in (("checks='false'\n", False), ("checks='true'\n", True), ("", True)):
+        monkeypatch.setattr(signed_lists, "run", lambda *_, shown=shown, **__: shown)
+        assert signed_lists.refuses_old_lists() is refused
+
+
 def test_old_lists_are_those_of_a_mirror_that_the_user_has_chosen(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,12 +187,14 @@ def test_old_lists_are_those_of_a_mirror_that_the_user_has_chosen(
         archive.names("tool")
 
 
+@pytest.mark.usefixtures("downloader")
 def test_file_that_differs_from_the_list_is_refused(mirror: Mirror) -> None:
     (mirror.top / "pool/tool_1.1-1_all.deb").write_bytes(b"another!!")
-    with pytest.raises(DownloadFailed, match="differs from the sha256"):
+    with pytest.raises(DownloadFailed, match=r"differs from the sha256|Hash Sum mismatch"):
         Archive("trixie").download("tool")
 
 
+@pytest.mark.usefixtures("downloader")
 def test_missing_file_is_a_failed_download(mirror: Mirror) -> None:
     (mirror.top / "pool/tool_1.1-1_all.deb").unlink()
     with pytest.raises(DownloadFailed, match="404"):
@@ -204,6 +232,7 @@ class Interrupted:
 def test_download_that_breaks_leaves_nothing(
     error: Exception | None, raised: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(signed_lists, "has_apt", lambda: False)
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Interrupted(error))
     monkeypatch.setenv(SCALE_VARIABLE, "0.0005")
     lists = SignedLists("https://mirror", "trixie", tmp_path, Progress())

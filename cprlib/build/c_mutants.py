@@ -20,6 +20,7 @@ MACRO = re.compile(rb"[A-Z][A-Z0-9_]*|container_of|offsetof|g_new0?|glue|stringi
 DECLARING_MACRO = re.compile(rb"[A-Z0-9_]*GUARD[A-Z0-9_]*|[A-Z]+_FOREACH[A-Z_]*")
 NO_BEHAVIOUR = re.compile(rb"trace_\w+|assert|g_assert\w*")
 NUMBER = re.compile(rb"-?\d+")
+NUMBER_PLACE = b"\0"  # C text has none
 CONDITIONAL_CODE = ("preproc_ifdef", "preproc_if", "preproc_else", "preproc_elif")
 SIMPLE_ARGUMENTS = ("identifier", "field_expression", "number_literal", "true", "false", "pointer_expression")
 LARGER_OR_EQUAL = {b"<": b"<=", b"<=": b"<", b">": b">=", b">=": b">"}
@@ -53,7 +54,7 @@ class CodeChange:
     :param original: the text that is changed, on one line.
     :param mutated: what each rule makes from it.
     :param start: offset of the first byte of the text. :param end: offset behind the last one.
-    :param before: is put before the text; ``@`` stands for the number of the (first) mutant.
+    :param before: is put before the text; a NUL byte stands for the number of the (first) mutant.
     :param after: is put behind it.
     """
 
@@ -101,7 +102,7 @@ def weave(source: bytes, changes: Sequence[tuple[int, CodeChange]]) -> bytes:
     for number, change in changes:
         size, digits = change.end - change.start, str(number).encode()
         # At one offset: ends before starts, inner ends first, outer starts first; a pair of equal size stays nested.
-        inserts.append((change.start, 1, -size * 100_000 + number, change.before.replace(b"@", digits)))
+        inserts.append((change.start, 1, -size * 100_000 + number, change.before.replace(NUMBER_PLACE, digits)))
         if change.after:
             inserts.append((change.end, 0, size * 100_000 - number, change.after))
     parts, position = [], 0
@@ -197,7 +198,7 @@ class _Finder:
         text = self._line(node)
         rules = (Rule.NEGATE, Rule.ALWAYS, Rule.NEVER)
         mutated = (f"!({text})", "true", "false")
-        yield self._change(rules, node, place.function, mutated, b"cprlib_condition(@, !!(", b"))")
+        yield self._change(rules, node, place.function, mutated, b"cprlib_condition(\0, !!(", b"))")
 
     def _deleted(self, node: Node, place: _Place) -> Iterator[CodeChange]:
         parent = _parent(node)
@@ -218,7 +219,7 @@ class _Finder:
         elif block.type == "function_definition" and node.type == "expression_statement" and alone:
             self.found.skipped["the whole of a function: the same as to return early"] += 1
         else:
-            yield self._change((Rule.DELETE,), node, place.function, (";",), b"{ if (!cprlib_mutant(@)) { ", b" } }")
+            yield self._change((Rule.DELETE,), node, place.function, (";",), b"{ if (!cprlib_mutant(\0)) { ", b" } }")
 
     def _operator(self, node: Node, place: _Place) -> Iterator[CodeChange]:
         left, operator, right = (node.child_by_field_name(name) for name in ("left", "operator", "right"))
@@ -266,7 +267,7 @@ class _Finder:
                 texts = [self._line(item) for item in items]
                 texts[one], texts[two] = texts[two], texts[one]
                 mutated = f"{name.decode()}({', '.join(texts)})"
-                before = b"(CPRLIB_SWAP(@, %s, %s) ? %s : (" % (first, second, mutated.encode())
+                before = b"(CPRLIB_SWAP(\0, %s, %s) ? %s : (" % (first, second, mutated.encode())
                 yield self._change((Rule.SWAP,), node, place.function, (mutated,), before, b"))", (one, two))
 
     def _early(self, node: Node) -> Iterator[CodeChange]:
@@ -281,12 +282,12 @@ class _Finder:
         line = node.start_point[0] + 1
         at = body.start_byte + 1
         for value in values if body.named_child_count else ():
-            before = b" if (cprlib_mutant(@)) { return%s; }" % value
+            before = b" if (cprlib_mutant(\0)) { return%s; }" % value
             text = f"return{value.decode()};"
             yield CodeChange((Rule.RETURN,), line, line, name, f"{name}()", (text,), at, at, before)
 
     def _value(self, rule: Rule, node: Node, function: str, mutated: str) -> CodeChange:
-        before = b"(cprlib_mutant(@) ? (%s) : (" % mutated.encode()
+        before = b"(cprlib_mutant(\0) ? (%s) : (" % mutated.encode()
         return self._change((rule,), node, function, (mutated,), before, b"))")
 
     def _change(

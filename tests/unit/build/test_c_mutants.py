@@ -95,3 +95,9 @@ def test_woven_text_keeps_lines_and_nesting() -> None:
         b"if (cprlib_condition(1, !!((cprlib_mutant(4) ? ((!s->x) || (n < 8)) : ("
         b"(cprlib_mutant(5) ? (!!(s->x)) : (!s->x)) && (cprlib_mutant(6) ? (n <= 8) : (n < 8))))))) {"
     )
+
+
+def test_at_sign_of_the_source_stays() -> None:
+    code = b"int f(int c)\n{\n    return c == '@' && c < 70;\n}\n"
+    changes = [change for change in _found(code) if Rule.LOGIC in change.rules]
+    assert b"(cprlib_mutant(7) ? ((c == '@') || (c < 70)) : (" in weave(code, [(7, changes[0])])

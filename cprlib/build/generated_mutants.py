@@ -122,18 +122,17 @@ class Weaver:
             empty text when it succeeded.
         :raises BuildFailed: the compiler refuses something else.
         """
-        complete = False
-        for _ in range(ROUNDS):
+        failed, thinned = 0, False
+        while failed < ROUNDS:
             output = attempt(self._texts())
             if output:
+                failed += 1
                 self._leave_out(output)
-            elif complete:
+            elif thinned or not self._thin_out_swaps():
                 return self._result()
             else:
-                complete = True
-                if not self._thin_out_swaps():
-                    return self._result()
-        raise BuildFailed("compile QEMU with generated mutants", f"errors after {ROUNDS} attempts", details=output)
+                thinned = True
+        raise BuildFailed("compile QEMU with generated mutants", f"errors in {ROUNDS} attempts", details=output)
 
     def _numbered(self) -> Iterator[tuple[int, _Candidate]]:
         number = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.build.generated_mutants import GeneratedMutant, MutantSet, Weaver
+from cprlib.build.generated_mutants import ROUNDS, GeneratedMutant, MutantSet, Weaver
 from cprlib.build.series import Series
 from cprlib.campaign.mutation.generated_run import reached_numbers
 from cprlib.errors import BuildFailed
@@ -128,3 +128,14 @@ def test_other_errors_of_the_compiler_end_the_build(tmp_path: Path, series: Seri
     weaver = Weaver.of_series(series, tmp_path / "pristine", {"main.c"})
     with pytest.raises(BuildFailed):
         weaver.compile(lambda _texts: "../source/other.c:1:1: error: no such thing")
+
+
+def test_success_of_the_last_attempt_counts(tmp_path: Path, series: Series) -> None:
+    weaver = Weaver.of_series(series, tmp_path / "pristine", {"main.c"})
+    swap = next(item for item in weaver._candidates if item.change.swapped)
+    weaver._candidates.append(swap)  # one too many: without it, the program is compiled once more
+    lines = sorted({item.change.line for item in weaver._candidates} - {swap.change.line})[: ROUNDS - 1]
+    outputs = iter([*(f"../source/main.c:{line}:5: error: no such thing" for line in lines), "", ""])
+    found = weaver.compile(lambda _texts: next(outputs))
+    assert {item.line for item in found.not_compiled} == set(lines)
+    assert next(outputs, None) is None

@@ -17,7 +17,7 @@ from cprlib.testing.parameters import PROPERTY_IS_ON, SuiteParameters
 from cprlib.update.mechanism import Mechanism, Mode
 
 MIB_PER_QUEUE_PAIR = 2  # a guest's driver fills each receive ring with 256 buffers of at most a page
-MIB_PER_VCPU = 8
+MIB_PER_VCPU = 16
 RING_SIZE, LARGEST_RING = 256, 1024  # buffers of a receive ring: QEMU's default, and the most (hw/net/virtio-net.c)
 PAGE_KIB, PAGES_OF_BIG_BUFFER = 4, 18  # without mergeable buffers, each is for 64 KiB (add_recvbuf_big(), virtio_net.c)
 
@@ -116,7 +116,7 @@ class GuestSpec:
             ),
             machine=machine,
             accelerator=run.accelerator,
-            memory_mib=self._memory_mib(run, netdevs),
+            memory_mib=self.memory_mib(run, netdevs),
             vcpus=self.vcpus_in(run),
             extra=(*properties, *run.arguments, *handling.arguments(local), *self.arguments),
             plugged=self.is_plugged,
@@ -134,7 +134,7 @@ class GuestSpec:
         """Whether netdevs and NICs are added by QMP before the guest runs."""
         return self.plugged or self.mechanism.handling.plugged
 
-    def _memory_mib(self, run: SuiteParameters, netdevs: Sequence[TapNetdev]) -> int:
+    def memory_mib(self, run: SuiteParameters, netdevs: Sequence[TapNetdev]) -> int:
         """The run's memory, or what the guest needs; in both cases more for each further NIC."""
         per_pair, further = mib_per_queue_pair(run.nic_properties), sum(netdev.queues for netdev in netdevs[1:])
         if run.memory is not None:

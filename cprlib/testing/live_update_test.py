@@ -222,7 +222,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
 
     def _require(self, spec: GuestSpec, settings: MachineSettings) -> None:
         spec.mechanism.handling.require(self.facts, spec.mode)
-        if "-sandbox" in spec.arguments:
+        if "-sandbox" in settings.extra:
             require_sandbox(self.qemu)
         if settings.machine not in ALIASES:
             require_machine(self.qemu, settings.machine)

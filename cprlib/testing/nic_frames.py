@@ -194,10 +194,11 @@ def use_queue_pairs(case: MeasuredCase, pairs: int, when: str) -> None:
     """
     used = case.guest.agent.set_queue_pairs(pairs)
     attached = read_tap_view(case.guest.topology, case.guest.machine).attached
+    found = {"used by the guest": used, "attached in the kernel": attached}
     case.expect_equal(
         f"{pairs}-pairs",
-        {"used by the guest": used, "attached in the kernel": attached},
-        {"used by the guest": pairs, "attached in the kernel": pairs},
+        {name: number for name, number in found.items() if number is not None},
+        {name: pairs for name, number in found.items() if number is not None},
         f"{pairs} queue pairs were requested",
         when=when,
     )

@@ -31,9 +31,10 @@ class TapView:
     offloads: Facts
 
     @property
-    def attached(self) -> int:
-        """Number of attached queues, which carry packets."""
-        return sum(not queue.detached for queue in self.queues)
+    def attached(self) -> int | None:
+        """Number of attached queues, which carry packets; None for a macvtap, of which the kernel does not tell."""
+        detached = [queue.detached for queue in self.queues]
+        return None if None in detached else detached.count(False)
 
     def facts(self) -> Facts:
         """What an update must not change: offloads, and how many queues have what. A target has other descriptors."""

@@ -22,7 +22,7 @@ from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT, UNMEASURED_SSID, Send
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings, TcpRole, content_errors
 from cprlib.update.guest_traffic import tcp_end_s
 
-MTU_FRAME = 1514  # bytes of a full Ethernet frame
+ETHERNET_HEADER = 14  # bytes
 TRANSFER_BYTES = 600_000
 FLOWING_RATE = 100_000  # bytes/s
 PORTS = {TcpRole.SOURCE: 5101, TcpRole.SINK: 5102}  # by the station's role; the next transfer takes others
@@ -46,11 +46,12 @@ class BigPackets:
         to_guest = self._transfer(TcpRole.SOURCE, when)
         self._transfer(TcpRole.SINK, when)
         if to_guest is not None:
+            full = self.case.parameters.path_mtu + ETHERNET_HEADER
             relation = "larger than" if segments_to_guest else "not larger than"
             self.case.expect(
                 "segments-to-guest",
-                (to_guest > MTU_FRAME) == segments_to_guest,
-                f"frames on average {relation} {MTU_FRAME} bytes",
+                (to_guest > full) == segments_to_guest,
+                f"frames on average {relation} {full} bytes",
                 f"{to_guest:.0f} bytes",
                 f"TCP reaches the guest in frames of {to_guest:.0f} bytes: its receive offloads have no effect",
                 when=when,

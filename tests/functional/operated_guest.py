@@ -14,7 +14,7 @@ from cprlib.guest.replies import GUEST_INTERFACE, NicInfo
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.linux.topology import GUEST, Topology, guest_end, station_end
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.nic_state import VERSION_1
+from cprlib.qemu.nic_state import RSS
 from cprlib.traffic.flow import PortAllocator, flows_between
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S, Probes
 from cprlib.update.running_guest import RunningGuest
@@ -90,8 +90,7 @@ class OperatedGuest:
     @property
     def rss(self) -> bool:
         """Whether QEMU chooses the receive queues by a hash (RSS)."""
-        asked_for = any("rss=on" in word for word in self.machine.settings.extra)
-        return asked_for and self.agent.network().nic().agreed_on(VERSION_1)  # a legacy NIC has none
+        return self.agent.network().nic().agreed_on(RSS)
 
     @property
     def queues(self) -> int:

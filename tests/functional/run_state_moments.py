@@ -58,7 +58,7 @@ def not_started(guest: OperatedGuest) -> list[str]:
     machine.qmp.execute("system_reset")
     machine.wait_status("prelaunch", seconds=EVENT_S)
     found, tap = [], read_tap_view(guest.topology, machine)
-    if tap.attached > 1:
+    if tap.attached is not None and tap.attached > 1:
         found.append(f"after a reset {tap.attached} queues are attached")
     if on := [name for name in OFFLOADS if tap.offloads.get(name) == "on"]:
         found.append(f"after a reset the tap has {', '.join(on)}")
@@ -185,6 +185,7 @@ def _while_suspended(guest: OperatedGuest, act: Callable[[], None]) -> list[str]
     machine = guest.machine
     machine.qmp.execute("system_wakeup")
     machine.wait_status("running", seconds=EVENT_S)
+    guest.configure_queues()  # the driver has mapped queues to CPUs again (virtnet_set_affinity(), virtio_net.c)
     same = guest.agent.identity().boot_id == boot
     return found if same else [*found, "the guest has booted instead of waking up"]
 

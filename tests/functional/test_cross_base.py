@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from cprlib.errors import UpdateFailed
 from cprlib.qemu.binary import QemuBinary, common_machine, machine_types, probe
+from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import BETWEEN_S, CONTROL_RUN_S, MeasuredCase
@@ -23,12 +24,12 @@ class CrossBase(LiveUpdateTest):
     """
 
     @contextlib.contextmanager
-    def _given_guest_for_both(self, *, queues: int, vhost: bool) -> Iterator[tuple[MeasuredCase, QemuBinary, str]]:
+    def _given_guest_for_both(self, *, vhost: bool) -> Iterator[tuple[MeasuredCase, QemuBinary, str]]:
         """The case, the other QEMU, and its version."""
-        target, machine = self.parameters.target, ""
+        target, machine, netdevs = self.parameters.target, "", (TapNetdev(queues=QUEUES, vhost=vhost),)
         if target is not None:
             machine = common_machine(self.parameters.machine, machine_types(self.qemu), machine_types(target))
-        with self.given_guest(GuestSpec(queues=queues, vhost=vhost, machine=machine, between_qemus=True)) as case:
+        with self.given_guest(GuestSpec(netdevs=netdevs, machine=machine, between_qemus=True)) as case:
             assert target is not None
             yield case, target, probe(target).version
 
@@ -40,7 +41,7 @@ class CrossBase(LiveUpdateTest):
 
         :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:2,target:other
         """
-        with self._given_guest_for_both(queues=QUEUES, vhost=True) as (case, target, version):
+        with self._given_guest_for_both(vhost=True) as (case, target, version):
             case.run_control(CONTROL_RUN_S * 3)
             with case.under_traffic():
                 case.live_update(target, note=f"{self.facts.version} to {version}")
@@ -55,7 +56,7 @@ class CrossBase(LiveUpdateTest):
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:stop-early,patch:1,mechanism:cpr,vhost:off,queues:2,target:other
         """
-        with self._given_guest_for_both(queues=QUEUES, vhost=False) as (case, target, version):
+        with self._given_guest_for_both(vhost=False) as (case, target, version):
             use_queue_pairs(case, 1, "before-update")
             case.run_control(CONTROL_RUN_S * 3)
             with case.under_traffic():

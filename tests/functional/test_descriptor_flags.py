@@ -12,6 +12,7 @@ from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, pair_tables, read_table
 from cprlib.qemu.command_line import file_channel
 from cprlib.qemu.machine import Machine
+from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -61,7 +62,7 @@ class DescriptorFlags(LiveUpdateTest):
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:2
         """
-        with self.given_guest(GuestSpec(queues=QUEUES, vhost=True, role=Role.CHECKS)) as case:
+        with self.given_guest(GuestSpec(netdevs=(TapNetdev(queues=QUEUES, vhost=True),), role=Role.CHECKS)) as case:
             guest = case.guest
             use_queue_pairs(case, 1, "before-update")
             before, tap = read_table(guest.machine.pid), read_tap_view(guest.topology, guest.machine)

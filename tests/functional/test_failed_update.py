@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cprlib.evidence.records import Role
+from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -35,7 +36,7 @@ IN_SIX_PHASES = (
     *("main-closed-loading", "cancel-before-switchover"),  # a late failure first: nothing of it may be left
 )
 CONTROL_RUN_S, BETWEEN_S = 6.0, 0.2  # of traffic: the control run, and between two updates
-FOUR_VHOST_QUEUES = GuestSpec(queues=4, vhost=True, role=Role.CHECKS)
+FOUR_VHOST_QUEUES = GuestSpec(netdevs=(TapNetdev(queues=4, vhost=True),), role=Role.CHECKS)
 
 
 class FailedUpdate(LiveUpdateTest):

@@ -9,13 +9,14 @@ from scapy.utils import PcapReader
 
 from cprlib.evidence.records import Role
 from cprlib.qemu.command_line import option_value
+from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import exchange_packets
 from cprlib.update.faults import faults_named
 
-FAULT = "cancel-fds-received"  # its target has not opened the file of filter-dump
+FAULT = "target-killed-with-fds"  # it dies before it opens the file of filter-dump, which would empty it
 INTERVAL_US = 2000  # for which filter-buffer holds packets
 LEAST = 100  # packets; each exchange has several hundred
 
@@ -36,7 +37,7 @@ class Filters(LiveUpdateTest):
             *("-object", f"filter-buffer,id=buffer0,netdev=net0,interval={INTERVAL_US}"),
             *("-object", f"filter-dump,id=dump0,netdev=net0,file={option_value(path)}"),
         )
-        with self.given_guest(GuestSpec(role=Role.CHECKS, arguments=arguments)) as case:
+        with self.given_guest(GuestSpec(netdevs=(TapNetdev(),), role=Role.CHECKS, arguments=arguments)) as case:
             earlier = expect_dumped(case, path, "before-update")
             result = case.inject_fault(*faults_named(FAULT))
             expect_dumped(case, path, "after-failed-update", 0 if result.completed_without_fault else earlier)

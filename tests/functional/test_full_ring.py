@@ -113,10 +113,11 @@ class FullSendBuffer(LiveUpdateTest):
         :avocado: tags=patch:full-send-buffer,patch:13,mechanism:cpr,vhost:off,queues:2
         """
         packed = self.parameters.nic_properties.get("packed") in PROPERTY_IS_ON
+        netdevs = (TapNetdev(queues=QUEUES),)
         arguments = global_properties(NIC_DRIVER, IOEVENTFD_OFF | (EVENT_IDX_OFF if packed else {}))
         with (
             SupervisedCalls((WRITE_TO_TAP,)) as calls,
-            self.given_guest(GuestSpec(queues=QUEUES, arguments=arguments, role=Role.CHECKS)) as case,
+            self.given_guest(GuestSpec(netdevs=netdevs, arguments=arguments, role=Role.CHECKS)) as case,
         ):
             own = case.guest.machine.settings
             use_queue_pairs(case, QUEUES, "before-update")

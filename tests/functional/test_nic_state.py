@@ -19,7 +19,7 @@ from cprlib.linux.supervised_calls import ALWAYS, IOCTL, FailingCall, Supervised
 from cprlib.linux.tap import open_tap
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.qemu.nic_state import RING_PACKED, VERSION_1
+from cprlib.qemu.nic_state import RING_PACKED, RSS, VERSION_1
 from cprlib.testing.equivalence import wait_groups_joined
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -50,13 +50,12 @@ from moment_updater import MomentUpdater
 from nic_operations import rebind_driver
 from operated_guest import operated_guest
 
-RSS_BIT = 60  # VIRTIO_NET_F_RSS, virtio 1.3 section 5.1.3
 CHANGED = "52:54:00:75:01:77"  # the guest's address once it has changed it
 UNICAST, MULTICAST, VLAN = "52:54:00:75:0a:01", "01:00:5e:75:75:75", 5
 MANY = tuple(f"01:00:5e:75:76:{number:02x}" for number in range(64))  # MAC_TABLE_ENTRIES, hw/net/virtio-net.c
 SEND_BUFFER = 262144  # not the default, and room for the largest packet
 QUEUES = 4
-RSS = ("-global", "virtio-net-pci.rss=on")
+RSS_ON = ("-global", "virtio-net-pci.rss=on")
 # UFO and USO: features (virtio 1.3 section 5.1.3) and properties of QEMU's NIC, by what QEMU sets to find out whether a
 # tap has them: TUN_F_CSUM with TUN_F_UFO, or with TUN_F_USO4 and TUN_F_USO6.
 DATAGRAM_OFFLOADS = {
@@ -211,14 +210,16 @@ class NicState(LiveUpdateTest):
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4
         """
-        with self.given_guest(GuestSpec(queues=QUEUES, arguments=RSS, role=Role.CHECKS, boots=True)) as case:
+        with self.given_guest(
+            GuestSpec(netdevs=(TapNetdev(queues=QUEUES),), arguments=RSS_ON, role=Role.CHECKS)
+        ) as case:
             use_queue_pairs(case, QUEUES, "before-update")
             before, nic = queues_of_flows(case.guest), case.guest.agent.network().nic()
             case.live_update()
             if not nic.agreed_on(VERSION_1):
                 case.note("receive-side scaling", "not tested: a legacy NIC has none")
                 return
-            if not nic.agreed_on(RSS_BIT):
+            if not nic.agreed_on(RSS):
                 case.inconclusive("flows-by-hash", "receive-side scaling", f"the guest uses {nic.virtio_features}")
                 return
             meaning = "the guest's hash or table has no effect"

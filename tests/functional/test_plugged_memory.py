@@ -12,6 +12,7 @@ from cprlib.evidence.records import Role
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.state import total_memory_kib
 from cprlib.qemu.machine import Machine
+from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -22,7 +23,6 @@ from cprlib.traffic.session import TrafficSession
 
 DIMM = "pc-dimm"
 DIMM_MIB = 128  # a memory block of a guest on x86-64 (sparse_init(), mm/sparse.c)
-ROOM = ("-m", "slots=1,maxmem=512M")
 MEMORY_INFO = "/proc/meminfo"
 PLUGGED_S = SENT_S = 20.0
 PACKETS, RATE = 4000, 3000.0  # several MiB of the guest's buffers; packets/s
@@ -42,7 +42,10 @@ class PluggedMemory(LiveUpdateTest):
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:1,plug:hot
         """
-        with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS, arguments=ROOM)) as case:
+        netdevs = (TapNetdev(vhost=True),)
+        own_mib = GuestSpec(netdevs=netdevs).memory_mib(self.parameters, netdevs)
+        room = ("-m", f"slots=1,maxmem={own_mib + DIMM_MIB}M")
+        with self.given_guest(GuestSpec(netdevs=netdevs, role=Role.CHECKS, arguments=room)) as case:
             if not case.guest.machine.qmp.execute("qom-list-types", {"implements": DIMM}):
                 happened = f"this QEMU has no device {DIMM}"
                 raise NotSupported("give a guest more memory", happened, "build it in", word=SkipWord.NO_DIMM)

@@ -12,6 +12,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.evidence.records import Role
 from cprlib.linux.topology import GUEST
+from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.equivalence import wait_groups_joined
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -43,7 +44,7 @@ class QueuePairsInUse(LiveUpdateTest):
     """Mechanism ``cpr``, a tap with four queues of which the guest uses some."""
 
     def _update_with_unused_queues(self, *, vhost: bool) -> None:
-        with self.given_guest(GuestSpec(queues=CONFIGURED, vhost=vhost)) as case:
+        with self.given_guest(GuestSpec(netdevs=(TapNetdev(queues=CONFIGURED, vhost=vhost),))) as case:
             use_queue_pairs(case, IN_USE, "before-update")
             wait_groups_joined(case.guest.machine, GUEST.mac)
             before, mapped = read_nic_view(case.guest), queues_of_flows(case.guest)
@@ -97,7 +98,7 @@ class QueuePairsInUse(LiveUpdateTest):
 
         :avocado: tags=patch:postload,patch:7,mechanism:cpr,vhost:off,queues:4
         """
-        spec = GuestSpec(queues=CONFIGURED, arguments=REBOOTS, role=Role.CHECKS)
+        spec = GuestSpec(netdevs=(TapNetdev(queues=CONFIGURED),), arguments=REBOOTS, role=Role.CHECKS)
         with (
             self.given_guest(spec) as case,
             operated_guest(case.guest, case.ports, CONFIGURED, MomentUpdater(case)) as guest,
@@ -118,7 +119,8 @@ class QueuePairsInUse(LiveUpdateTest):
 
         :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:4
         """
-        with self.given_guest(GuestSpec(queues=CONFIGURED, vhost=True, role=Role.CHECKS)) as case:
+        netdev = TapNetdev(queues=CONFIGURED, vhost=True)
+        with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
             exchange_packets(case, CONFIGURED, "before-update")
             agent = case.guest.agent
             case.compares_states = False  # the number of queue pairs in use changes

@@ -24,8 +24,8 @@ from cprlib.update.live_update import LiveUpdate, UpdateHook
 from failed_update import failed_updates
 
 USER = 65534  # a user without rights, in every distribution
-# Rights on files alone: the logs in the case's folder, start-up barriers, /dev/kvm. The filter refuses /dev/vhost-net.
-CAPABILITIES = ",".join(("-all", "+dac_override", "+sys_ptrace"))
+# The logs in the case's folder, start-up barriers, /dev/kvm, locked memory. The filter refuses /dev/vhost-net.
+CAPABILITIES = ",".join(("-all", "+dac_override", "+sys_ptrace", "+ipc_lock"))
 UNPRIVILEGED = (
     *("setpriv", "--securebits=+no_setuid_fixup"),  # or access(2), by which QEMU finds its firmware, ignores them
     *(f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--pdeathsig=KILL"),

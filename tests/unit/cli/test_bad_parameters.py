@@ -50,6 +50,10 @@ BAD = {
     "nic.packed=": "nic.PROPERTY=VALUE",
     "nic.mac=52:54:00:00:00:01": "the suite sets mac",
     "qemu_args='-smp": "No closing quotation",
+    "qemu_args=-m 512": "the suite gives -m itself; give -p memory=",
+    "qemu_args=-nodefaults -smp 2,sockets=1": "give -p vcpus=",
+    "qemu_args=--machine q35,usb=off": "give -p machine=",
+    "qemu_args=-accel kvm": "give -p accelerator=",
     "qemu=/q": "give --qemu",
     "firmware=/f": "give --firmware",
     "target_qemu=/q": "give --target-qemu",
@@ -134,6 +138,11 @@ def test_arguments_of_qemu_become_one_parameter() -> None:
     given = read_parameters(("nic.packed=on", "qemu_args=-nodefaults"), ("-sandbox on", "-name 'a b'"))
     assert given == {"nic.packed": "on", "qemu_args": "-nodefaults -sandbox on -name 'a b'"}
     assert SuiteParameters(qemu_args=given["qemu_args"]).arguments == ("-nodefaults", "-sandbox", "on", "-name", "a b")
+
+
+@pytest.mark.parametrize("words", ["-m slots=2,maxmem=4G", "-machine usb=off", "-M hmat=on", "-object iothread,id=m"])
+def test_arguments_that_add_to_those_of_the_suite_are_taken(words: str) -> None:
+    assert SuiteParameters(qemu_args=words).arguments == tuple(words.split())
 
 
 def test_a_property_that_the_nic_lacks_is_refused_with_one_like_it(monkeypatch: pytest.MonkeyPatch) -> None:

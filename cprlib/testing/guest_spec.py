@@ -56,6 +56,7 @@ class GuestSpec:
         legacy NICs.
     :param suspends: the guest can be suspended to RAM and woken.
     :param vcpus: CPUs of the guest; more if the run has more.
+    :param more_mib: memory beyond what guests need, in MiB.
     """
 
     mechanism: Mechanism = Mechanism.CPR
@@ -75,6 +76,7 @@ class GuestSpec:
     root_ports: bool = False
     suspends: bool = False
     vcpus: int = 1
+    more_mib: int = 0
 
     def netdevs_in(self, run: SuiteParameters) -> tuple[TapNetdev, ...]:
         """The guest's netdevs, before a mechanism adds its options."""
@@ -140,4 +142,4 @@ class GuestSpec:
         if run.memory is not None:
             return run.memory + per_pair * further
         extra = (per_pair - MIB_PER_QUEUE_PAIR) * netdevs[0].queues
-        return MEMORY_MIB + extra + per_pair * further + MIB_PER_VCPU * (self.vcpus_in(run) - 1)
+        return MEMORY_MIB + self.more_mib + extra + per_pair * further + MIB_PER_VCPU * (self.vcpus_in(run) - 1)

@@ -43,9 +43,10 @@ class PluggedMemory(LiveUpdateTest):
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:1,plug:hot
         """
         netdevs = (TapNetdev(vhost=True),)
-        own_mib = GuestSpec(netdevs=netdevs).memory_mib(self.parameters, netdevs)
-        room = ("-m", f"slots=1,maxmem={own_mib + DIMM_MIB}M")
-        with self.given_guest(GuestSpec(netdevs=netdevs, role=Role.CHECKS, arguments=room)) as case:
+        more_mib = 64 if self.parameters.vcpus > 1 else 0  # else such a guest, with room for more, does not boot
+        spec = GuestSpec(netdevs=netdevs, role=Role.CHECKS, more_mib=more_mib)
+        room = f"slots=1,maxmem={spec.memory_mib(self.parameters, netdevs) + DIMM_MIB}M"
+        with self.given_guest(replace(spec, arguments=("-m", room))) as case:
             if not case.guest.machine.qmp.execute("qom-list-types", {"implements": DIMM}):
                 happened = f"this QEMU has no device {DIMM}"
                 raise NotSupported("give a guest more memory", happened, "build it in", word=SkipWord.NO_DIMM)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from cprlib.errors import EnvironmentFailure
 from cprlib.traffic.flow import IP_HEADER, UDP_HEADER, Flow
-from cprlib.traffic.stamp import SEQUENCE_OFFSET, TIMESTAMP_OFFSET, SenderPacket, ns_to_ntp
+from cprlib.traffic.stamp import SEQUENCE_OFFSET, TIMESTAMP_OFFSET, ns_to_ntp, sender_packet
 
 ETHERNET_HEADER = 14
 UDP_CHECKSUM_OFFSET = 6  # in the UDP header
@@ -64,7 +64,7 @@ class FrameTemplate:
 
 def _build(flow: Flow) -> bytes:
     """Packet 0 of a flow, sent at 0 ns."""
-    payload = SenderPacket(0, 0, flow.ssid).encode(flow.size)
+    payload = sender_packet(0, 0, flow.ssid, flow.size)
     source, target = (ipaddress.ip_address(text).packed for text in (flow.source, flow.target))
     length = UDP_HEADER + len(payload)
     udp = [flow.source_port, flow.target_port, length]

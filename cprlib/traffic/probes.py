@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 import time
 from collections.abc import Sequence
 from typing import Self
@@ -17,7 +18,7 @@ from cprlib.deadline import Deadline
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow
 from cprlib.traffic.sockets import SO_TIMESTAMPNS, family_of, kernel_time_ns, new_socket
-from cprlib.traffic.stamp import UNMEASURED_SSID, Malformed, ReflectorPacket, SenderPacket
+from cprlib.traffic.stamp import REFLECTOR, UNMEASURED_SSID, sender_packet
 
 ROUND_TRIPS = 4  # of a warm-up, per flow
 TRAFFIC_ANSWER_S = 15.0  # for a packet to the guest and back; AGENT_ANSWER_S has what a busy machine took
@@ -140,7 +141,7 @@ class Probes:
         return count * len(self._flows)
 
     def _send_on(self, index: int) -> None:
-        packet = SenderPacket(self._next[index], time.time_ns(), ssid=UNMEASURED_SSID).encode(self._flows[index].size)
+        packet = sender_packet(self._next[index], time.time_ns(), UNMEASURED_SSID, self._flows[index].size)
         self._unanswered[index].add(self._next[index])
         self._next[index] += 1
         with contextlib.suppress(ConnectionRefusedError):  # an earlier packet found no reflector
@@ -191,10 +192,10 @@ class Probes:
     def _receive(self, seconds: float) -> None:
         readable, _, _ = select.select(self._sockets, [], [], seconds)
         for opened in readable:
-            with contextlib.suppress(OSError, Malformed):
+            with contextlib.suppress(OSError, struct.error):
                 payload, ancillary, _, _ = opened.recvmsg(65536, 128)
-                answer = ReflectorPacket.decode(payload)
+                number = REFLECTOR.unpack_from(payload)[5]  # the sender's
                 unanswered = self._unanswered[self._sockets.index(opened)]
-                if answer.sender_sequence in unanswered and (time_ns := kernel_time_ns(ancillary)):
+                if number in unanswered and (time_ns := kernel_time_ns(ancillary)):
                     self._answered_ns.append(time_ns)
-                unanswered.discard(answer.sender_sequence)
+                unanswered.discard(number)

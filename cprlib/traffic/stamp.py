@@ -1,4 +1,4 @@
-"""STAMP test packets (RFC 8762, unauthenticated mode): formats for the hot path, and packets as values.
+"""STAMP test packets (RFC 8762, unauthenticated mode): their formats.
 
 Layout in bytes, network byte order. Both kinds have 44 bytes; padding may follow (RFC 8762 section 4.2.1)::
 
@@ -21,7 +21,6 @@ Time stamps are NTP's 64 bits (RFC 5905 section 6): seconds since 1900 and a bin
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from cprlib.linux.libc import NANOSECONDS
 
@@ -37,15 +36,6 @@ ERROR_ESTIMATE = 0x0001
 SENDER = struct.Struct("!IQHH28x")
 REFLECTOR = struct.Struct("!IQHHQIQH2xB3x")
 _ERA = 1 << 32
-
-
-class Malformed(ValueError):
-    """Bytes that are not a STAMP test packet."""
-
-
-def _check_size(size: int) -> None:
-    if size < MINIMUM_SIZE:
-        raise Malformed(f"{size} bytes are fewer than {MINIMUM_SIZE}")
 
 
 def ns_to_ntp(time_ns: int) -> int:
@@ -66,72 +56,19 @@ def ntp_to_ns(stamp: int) -> int:
     return (seconds - NTP_EPOCH_S) * NANOSECONDS + ((fraction * NANOSECONDS + (1 << 31)) >> 32)
 
 
-@dataclass(frozen=True, slots=True)
-class SenderPacket:
-    """A test packet of the session-sender.
+def sender_packet(sequence: int, sent_ns: int, ssid: int = 0, size: int = MINIMUM_SIZE) -> bytes:
+    """The UDP payload of a session-sender's test packet, padded with zeros to ``size`` bytes.
 
     :param sent_ns: T1, CLOCK_REALTIME.
     :param ssid: session identifier (RFC 8972 section 3); 0 is none, as in RFC 8762.
     """
-
-    sequence: int
-    sent_ns: int
-    ssid: int = 0
-
-    def encode(self, size: int = MINIMUM_SIZE) -> bytes:
-        """The UDP payload, padded with zeros to ``size`` bytes."""
-        _check_size(size)
-        return SENDER.pack(self.sequence, ns_to_ntp(self.sent_ns), ERROR_ESTIMATE, self.ssid).ljust(size, b"\0")
-
-    @classmethod
-    def decode(cls, payload: bytes) -> SenderPacket:
-        """From a UDP payload.
-
-        :raises Malformed: fewer than 44 bytes.
-        """
-        _check_size(len(payload))
-        sequence, t1, _, ssid = SENDER.unpack_from(payload)
-        return cls(sequence, ntp_to_ns(t1), ssid)
+    return SENDER.pack(sequence, ns_to_ntp(sent_ns), ERROR_ESTIMATE, ssid).ljust(size, b"\0")
 
 
-@dataclass(frozen=True, slots=True)
-class ReflectorPacket:
-    """A test packet of the session-reflector.
+def reflector_packet(sequence: int, t3_ns: int, t2_ns: int, sender_sequence: int, t1_ns: int, ssid: int = 0) -> bytes:
+    """The UDP payload of a session-reflector's answer with TTL 255.
 
-    :param sequence: the reflector's own (stateful mode): counts its packets in this session from 0.
-    :param sent_ns: T3, :param received_ns: T2, on the reflector's clock; :param sender_sent_ns: T1, on the sender's.
-    :param sender_ttl: TTL or hop limit of the sender's packet on arrival.
+    :param sequence: the reflector's own (stateful mode).
     """
-
-    sequence: int
-    sent_ns: int
-    received_ns: int
-    sender_sequence: int
-    sender_sent_ns: int
-    sender_ttl: int = 255
-    ssid: int = 0
-
-    def encode(self, size: int = MINIMUM_SIZE) -> bytes:
-        """The UDP payload, padded with zeros to ``size`` bytes (symmetric with the sender's packet)."""
-        _check_size(size)
-        return REFLECTOR.pack(
-            self.sequence,
-            ns_to_ntp(self.sent_ns),
-            ERROR_ESTIMATE,
-            self.ssid,
-            ns_to_ntp(self.received_ns),
-            self.sender_sequence,
-            ns_to_ntp(self.sender_sent_ns),
-            ERROR_ESTIMATE,
-            self.sender_ttl,
-        ).ljust(size, b"\0")
-
-    @classmethod
-    def decode(cls, payload: bytes) -> ReflectorPacket:
-        """From a UDP payload.
-
-        :raises Malformed: fewer than 44 bytes.
-        """
-        _check_size(len(payload))
-        sequence, t3, _, ssid, t2, sender_sequence, t1, _, ttl = REFLECTOR.unpack_from(payload)
-        return cls(sequence, ntp_to_ns(t3), ntp_to_ns(t2), sender_sequence, ntp_to_ns(t1), ttl, ssid)
+    t3, t2, t1 = map(ns_to_ntp, (t3_ns, t2_ns, t1_ns))
+    return REFLECTOR.pack(sequence, t3, ERROR_ESTIMATE, ssid, t2, sender_sequence, t1, ERROR_ESTIMATE, 255)

@@ -18,7 +18,7 @@ from cprlib.guest.replies import NicInfo, TcpResult
 from cprlib.linux.topology import GUEST
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S
-from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT, UNMEASURED_SSID, SenderPacket
+from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT, UNMEASURED_SSID, sender_packet
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointReport, TcpEndpointSettings, TcpRole, content_errors
 from cprlib.update.guest_traffic import tcp_end_s
 
@@ -155,8 +155,7 @@ def stamp_datagrams(count: int, size: int, seed: int) -> list[bytes]:
     """
     content = random.Random(seed)  # noqa: S311 - no secret
     return [
-        SenderPacket(number, 1, ssid=UNMEASURED_SSID).encode(MINIMUM_SIZE) + content.randbytes(size - MINIMUM_SIZE)
-        for number in range(count)
+        sender_packet(number, 1, UNMEASURED_SSID) + content.randbytes(size - MINIMUM_SIZE) for number in range(count)
     ]
 
 

@@ -15,7 +15,7 @@ from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.sockets import open_sending
-from cprlib.traffic.stamp import STAMP_PORT, ReflectorPacket, SenderPacket
+from cprlib.traffic.stamp import STAMP_PORT, reflector_packet, sender_packet
 
 EACH = 5
 INVALID = "invalid"
@@ -88,9 +88,9 @@ def _answers(flow: Flow) -> Iterator[tuple[str, Packet]]:
     head = Ether(src=GUEST.mac, dst=STATION.mac)
     network = IP(src=flow.target, dst=flow.source)
     ports = UDP(sport=flow.target_port, dport=flow.source_port)
-    answer = Raw(ReflectorPacket(0, 3, 2, NEVER_SENT, 1).encode())
+    answer = Raw(reflector_packet(0, 3, 2, NEVER_SENT, 1))
     yield INVALID, head / network / ports / answer
-    yield INVALID, head / network / ports / Raw(ReflectorPacket(0, 3, 2, 0, 1).encode())  # another T1
+    yield INVALID, head / network / ports / Raw(reflector_packet(0, 3, 2, 0, 1))  # another T1
     yield FrameClass.TRUNCATED, head / network / ports / Raw(bytes(20))
     yield FrameClass.TRUNCATED, head / network / UDP(sport=flow.target_port, dport=flow.source_port, len=20) / answer
     yield FrameClass.FOREIGN, head / network / UDP(sport=flow.target_port, dport=9) / answer
@@ -107,7 +107,7 @@ def _test_packets(flow: Flow) -> Iterator[tuple[str, Packet]]:
     head = Ether(src=STATION.mac, dst=GUEST.mac)
     network = IP(src=flow.source, dst=flow.target)
     other = UDP(sport=flow.source_port - 1, dport=STAMP_PORT)
-    packet = SenderPacket(7, 1).encode()
+    packet = sender_packet(7, 1)
     yield "short", head / network / other / Raw(packet[:20])
     yield "short", head / network / UDP(sport=flow.source_port, dport=STAMP_PORT) / Raw(packet[:43])
     yield "corrupt", head / network / other / Raw(packet[:12] + bytes(32))  # an error estimate of multiplier 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cprlib.errors import UsageError
 from cprlib.linux.packet_faults import PacketSelection, StampPacket
-from cprlib.traffic.stamp import STAMP_PORT, ReflectorPacket, SenderPacket
+from cprlib.traffic.stamp import STAMP_PORT, reflector_packet, sender_packet
 
 PORT = 20000
 
@@ -39,7 +39,7 @@ def test_keys_choose_by_number_port_and_kind(every: int, data: st.DataObject, nu
         PacketSelection(StampPacket.TEST, PORT, every, first),
         PacketSelection(StampPacket.ANSWER, PORT, every, first),
     )
-    sent, reflected = SenderPacket(number, 0).encode(), ReflectorPacket(number + 1, 0, 0, number, 0).encode()
+    sent, reflected = sender_packet(number, 0), reflector_packet(number + 1, 0, 0, number, 0)
     assert matches(test.keys, ip_packet(sent, PORT, STAMP_PORT)) == hit == (number in test.among(number + 1))
     assert matches(answer.keys, ip_packet(reflected, STAMP_PORT, PORT)) == hit
     assert not matches(test.keys, ip_packet(sent, PORT + 1, STAMP_PORT))

@@ -31,7 +31,7 @@ from cprlib.traffic.ring import (
 )
 from cprlib.traffic.session import TrafficSession
 from cprlib.traffic.sockets import open_sending
-from cprlib.traffic.stamp import UNMEASURED_SSID, ReflectorPacket
+from cprlib.traffic.stamp import UNMEASURED_SSID, reflector_packet
 
 from .reflector_process import reflector_process
 from .veth import INTERFACE, Pair, veth_pair_or_skip
@@ -47,7 +47,7 @@ def answer(flow: Flow, payload: bytes) -> Packet:
     return HEAD / network / UDP(sport=flow.target_port, dport=flow.source_port) / Raw(payload)
 
 
-GOOD = ReflectorPacket(0, 3, 2, 0, 1).encode()
+GOOD = reflector_packet(0, 3, 2, 0, 1)
 
 
 @contextlib.contextmanager
@@ -89,7 +89,7 @@ def test_other_frames_are_counted_by_class() -> None:
         answer(FLOW, b""),
         answer(FLOW, GOOD + b"padding"),
         *[bytes(answer(flow, GOOD))[:-8] for flow in (FLOW, FLOW6)],  # cut on the way
-        *(answer(flow, ReflectorPacket(0, 3, 2, 0, 1, ssid=UNMEASURED_SSID).encode()) for flow in (FLOW, FLOW6)),
+        *(answer(flow, reflector_packet(0, 3, 2, 0, 1, ssid=UNMEASURED_SSID)) for flow in (FLOW, FLOW6)),
         answer(FLOW, GOOD),
         answer(FLOW6, GOOD),
     ]
@@ -165,9 +165,9 @@ def test_any_bytes_leave_the_capture_alive() -> None:
 
 def test_answers_to_packets_never_sent_are_counted_as_invalid() -> None:
     frames = [
-        answer(FLOW, ReflectorPacket(0, 3, 2, 0, 1).encode()),
-        answer(FLOW, ReflectorPacket(1, 3, 2, 5, 1).encode()),  # number never sent
-        answer(FLOW, ReflectorPacket(2, 3, 2, 0, 77).encode()),  # another time stamp than sent
+        answer(FLOW, reflector_packet(0, 3, 2, 0, 1)),
+        answer(FLOW, reflector_packet(1, 3, 2, 5, 1)),  # number never sent
+        answer(FLOW, reflector_packet(2, 3, 2, 0, 77)),  # another time stamp than sent
         answer(FLOW, b"\x7f" * 44),
     ]
     capture, report = capture_frames([bytes(frame) for frame in frames])

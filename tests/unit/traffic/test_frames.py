@@ -12,7 +12,7 @@ from scapy.packet import Raw
 
 from cprlib.traffic.flow import flows_between
 from cprlib.traffic.frames import FrameTemplate
-from cprlib.traffic.stamp import SenderPacket
+from cprlib.traffic.stamp import sender_packet
 
 TEMPLATES = {
     (version, size): FrameTemplate(flows_between(versions=(version,), size=size, dscp=46)[0])
@@ -33,7 +33,7 @@ def test_patched_frame_is_what_scapy_builds(version: int, size: int, sequence: i
         if version == 4
         else IPv6(src=flow.source, dst=flow.target, tc=46 << 2)
     )
-    payload = SenderPacket(sequence, moment, flow.ssid).encode(size)
+    payload = sender_packet(sequence, moment, flow.ssid, size)
     whole = (
         Ether(src=flow.source_mac, dst=flow.target_mac)
         / network

@@ -16,7 +16,7 @@ from cprlib.errors import DeadlineExceeded, EnvironmentFailure
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.probes import ROUND_TRIPS, Listener, Probes, warm_up
-from cprlib.traffic.stamp import ReflectorPacket, SenderPacket
+from cprlib.traffic.stamp import SENDER, ntp_to_ns, reflector_packet
 from cprlib.traffic.station_endpoints import StampReflector
 
 from .veth import veth_pair_or_skip
@@ -49,11 +49,11 @@ def reflector(answers: Callable[[int], bool], copies: int = 1) -> Iterator[tuple
             while not end.is_set():
                 with contextlib.suppress(TimeoutError):
                     payload, peer = opened.recvfrom(2048)
-                    packet = SenderPacket.decode(payload)
-                    if answers(packet.sequence):
+                    number, sent, _, _ = SENDER.unpack_from(payload)
+                    if answers(number):
                         now = time.time_ns()
                         for _ in range(copies):
-                            opened.sendto(ReflectorPacket(0, now, now, packet.sequence, packet.sent_ns).encode(), peer)
+                            opened.sendto(reflector_packet(0, now, now, number, ntp_to_ns(sent)), peer)
 
         thread = threading.Thread(target=reflect)
         thread.start()

@@ -12,18 +12,18 @@ from cprlib.deadline import Deadline
 from cprlib.traffic.control_run import check_instrument
 from cprlib.traffic.flow import StreamSettings, flows_between
 from cprlib.traffic.session import TrafficSession
-from cprlib.traffic.stamp import ReflectorPacket, SenderPacket
+from cprlib.traffic.stamp import REFLECTOR, ntp_to_ns, sender_packet
 from cprlib.traffic.station_endpoints import StampReflector
 
 from .reflector_process import reflector_process
 from .veth import veth_pair_or_skip
 
 
-def ask(peer: socket.socket, sequence: int, size: int = 44) -> ReflectorPacket:
-    peer.send(SenderPacket(sequence, 1000 + sequence).encode(size))
+def ask(peer: socket.socket, sequence: int, size: int = 44) -> tuple[int, ...]:
+    peer.send(sender_packet(sequence, 1000 + sequence, size=size))
     answer = peer.recv(2048)
     assert len(answer) == size
-    return ReflectorPacket.decode(answer)
+    return REFLECTOR.unpack_from(answer)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -44,10 +44,11 @@ def test_each_session_has_a_sequence_of_its_own(address: str) -> None:
         ports = [peer.getsockname()[1] for peer in peers]
         for peer in peers:
             peer.close()
-    assert [answer.sequence for answer in answers] == [0, 0, 1, 1, 2, 2]
-    assert [answer.sender_sequence for answer in answers] == list(range(6))
-    assert all(answer.sender_sent_ns == 1000 + turn for turn, answer in enumerate(answers))
-    assert all(answer.received_ns <= answer.sent_ns for answer in answers)
+    own, sent, _, _, received, numbers, asked, _, _ = zip(*answers, strict=True)
+    assert own == (0, 0, 1, 1, 2, 2)
+    assert numbers == tuple(range(6))
+    assert [ntp_to_ns(stamp) for stamp in asked] == [1000 + turn for turn in range(6)]
+    assert all(t2 <= t3 for t2, t3 in zip(received, sent, strict=True))
     assert [(line.sender_sequence, line.peer_port) for line in log[:6]] == [(n, ports[n % 2]) for n in range(6)]
     assert reflector.counts == {"too short": 1}
 

@@ -8,7 +8,7 @@ import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.errors import InstrumentError
-from cprlib.traffic.stamp import SenderPacket
+from cprlib.traffic.stamp import sender_packet
 from cprlib.traffic.station_endpoints import StationEndpoints
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors
 
@@ -27,7 +27,7 @@ def test_a_datagram_larger_than_the_mtu_is_answered_in_full_and_logged() -> None
         peer.settimeout(10)
         peer.connect(("127.0.0.1", port))
         for number in range(3):
-            peer.send(SenderPacket(number, 1, ssid=0).encode(4000))
+            peer.send(sender_packet(number, 1, size=4000))
             assert len(peer.recv(65536)) == 4000
         # a line is written after its answer
         Deadline(10, "the log").poll(lambda: len(ends.reflections().log) == 3)

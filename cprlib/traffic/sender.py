@@ -18,6 +18,7 @@ from cprlib.traffic.frames import FrameTemplate
 
 LEAD_NS = 20_000_000  # from the start of the thread to the first packet
 PRIORITY = 20  # above the capture: a late packet stays late, a late reader catches up
+BURST = 16  # packets sent back to back to catch up after a delay; more could overflow a queue
 STOP_CHECK_NS = 50_000_000  # longest sleep at a low rate, so that a stop takes effect
 
 
@@ -125,7 +126,7 @@ class StampSender:
         sleep_until, clock = make_sleeper(), time.time_ns
         send, stopped = self._socket.send, self._stop.is_set
         period = self.settings.period_ns
-        allowed = round(period * self.settings.burst)
+        allowed = round(period * BURST)
         add_lateness = self._lateness_ns.append
         turns = [
             (template.patch, sent_ns, sent_ns.append)

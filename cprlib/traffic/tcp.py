@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cprlib.deadline import Deadline
-from cprlib.errors import UsageError
 from cprlib.traffic.sockets import family_of, new_socket
 
 BLOCK = 16384  # bytes per send or read
@@ -51,7 +50,6 @@ class TcpEndpointSettings:
     :param rate: bytes/s that a source sends.
     :param byte_count: bytes that a source sends before it closes its half, 0 for "until finished".
     :param seed: seed of the content.
-    :raises UsageError: a value is out of range.
     """
 
     role: TcpRole
@@ -60,14 +58,6 @@ class TcpEndpointSettings:
     rate: int = 100_000
     byte_count: int = 0
     seed: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.port < 65536:
-            raise UsageError(f"use TCP port {self.port}", "not between 1 and 65535", "choose another")
-        if self.rate <= 0 or self.byte_count < 0:
-            raise UsageError(
-                f"send {self.byte_count} bytes at {self.rate} bytes/s", "not above 0", "choose another rate or length"
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The traffic instrument: sender and capture in a worker process, and the object that controls them."""
+"""The traffic instrument: sender and capture in a worker process; the session makes its requests."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from cprlib.traffic.capture import CaptureReport, StampCapture
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.frames import FrameTemplate, RawFrame
 from cprlib.traffic.packet_records import ArrivalColumns
-from cprlib.traffic.ring import PacketRing, RingSettings, open_ring
-from cprlib.traffic.sender import SenderReport, StampSender, make_templates
-from cprlib.traffic.sockets import open_sending
-from cprlib.traffic.worker import WORKER_ANSWER_S, WorkerProcess
+from cprlib.traffic.ring import PacketRing, RingSettings
+from cprlib.traffic.sender import SenderReport, StampSender
 
 STALL_S = 2.5  # the ring holds this much traffic while the reader gets no processor
 SWITCH_INTERVAL_S = 50e-6  # how long the reader may keep the interpreter from a sender that is due
@@ -56,43 +54,6 @@ def ring_for(flows: Sequence[Flow], settings: StreamSettings) -> RingSettings:
     largest = max(flow.size for flow in flows) + _PER_FRAME
     blocks = int(settings.rate * largest * STALL_S / usual.block_size) + 1
     return RingSettings(blocks=min(max(blocks, usual.blocks), 1024))
-
-
-class Instrument(WorkerProcess):
-    """Sender and capture in a worker process; a context manager that ends it.
-
-    Sockets are opened in the network namespace of the calling thread. The capture starts at once.
-
-    :param keep_frames: raw frames to keep for a pcap.
-    :raises UsageError: no flow, or two flows whose answers are indistinguishable.
-    :raises EnvironmentFailure: no such interface, no rights, no memory.
-    :raises InstrumentError: the worker did not start.
-    """
-
-    def __init__(self, interface: str, flows: Sequence[Flow], settings: StreamSettings, *, keep_frames: int) -> None:
-        templates = make_templates(flows)
-        size = ring_for(flows, settings)
-        with open_sending(interface) as sending, open_ring(interface, size) as ring:  # the worker inherits both
-            fds = (sending.fileno(), ring.fileno())
-            arguments = (*fds, size, templates, settings, keep_frames)
-            super().__init__(__name__, "the traffic instrument", *arguments, pass_fds=fds)
-
-    def start(self) -> None:
-        self.request(type(None), "start")
-
-    def progress(self) -> StreamProgress:
-        return self.request(StreamProgress, "progress")
-
-    def stop_sending(self) -> None:
-        """Send no further packet; the capture continues."""
-        self.request(type(None), "stop")
-
-    def finish(self) -> Recording:
-        """Stop sender and capture.
-
-        :raises InstrumentError: the worker or its sender died.
-        """
-        return self.request(Recording, "finish", seconds=10 * WORKER_ANSWER_S)
 
 
 class _Threads:

@@ -14,10 +14,13 @@ from cprlib.traffic.capture import BUFFERED_FRAMES
 from cprlib.traffic.evaluation import make_result
 from cprlib.traffic.flow import Flow, StreamSettings
 from cprlib.traffic.frames import RawFrame
-from cprlib.traffic.instrument import Instrument, Recording, StreamProgress
+from cprlib.traffic.instrument import Recording, StreamProgress, ring_for, serve
 from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.result import TrafficResult
-from cprlib.traffic.sockets import ACCEPT_NOTHING, attach_filter, family_of, new_socket
+from cprlib.traffic.ring import open_ring
+from cprlib.traffic.sender import make_templates
+from cprlib.traffic.sockets import ACCEPT_NOTHING, attach_filter, family_of, new_socket, open_sending
+from cprlib.traffic.worker import WORKER_ANSWER_S, WorkerProcess
 
 POLL_S = 0.02  # between two requests to the instrument
 QUIET_S = 5.0  # while answers are missing: a living guest on a busy machine stood still for 3 s
@@ -75,35 +78,41 @@ class TrafficSession:
         self._interface = interface
         self._keep_frames = keep_frames
         self._resources = contextlib.ExitStack()
-        self._instrument: Instrument | None = None
+        self._worker: WorkerProcess | None = None
         self._recording: Recording | None = None
         self._still_arriving = False
 
     def __enter__(self) -> TrafficSession:
+        templates, size = make_templates(self.flows), ring_for(self.flows, self.settings)
         with contextlib.ExitStack() as stack:
-            with self._namespace.entered() if self._namespace is not None else contextlib.nullcontext():
-                instrument = stack.enter_context(
-                    Instrument(self._interface, self.flows, self.settings, keep_frames=self._keep_frames)
-                )
+            with (
+                self._namespace.entered() if self._namespace is not None else contextlib.nullcontext(),
+                open_sending(self._interface) as sending,
+                open_ring(self._interface, size) as ring,
+            ):
+                fds = (sending.fileno(), ring.fileno())  # the worker inherits both
+                arguments = (*fds, size, templates, self.settings, self._keep_frames)
+                worker = WorkerProcess(serve.__module__, "the traffic instrument", *arguments, pass_fds=fds)
+                stack.enter_context(worker)
                 stack.enter_context(reserved_ports(self.flows))
-            instrument.start()
-            self._instrument = instrument
+            worker.request(type(None), "start")
+            self._worker = worker
             self._resources = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._resources.close()
-        self._instrument = None
+        self._worker = None
 
     def progress(self) -> StreamProgress:
         """How far the stream is."""
-        return self._running.progress()
+        return self._running.request(StreamProgress, "progress")
 
     @property
-    def _running(self) -> Instrument:
-        if self._instrument is None:
+    def _running(self) -> WorkerProcess:
+        if self._worker is None:
             raise InstrumentError("measure traffic", "the session is not running")
-        return self._instrument
+        return self._worker
 
     def wait_for_answers(self, count: int, deadline: Deadline) -> None:
         """Wait until ``count`` answers have arrived, e.g. before an update begins.
@@ -134,10 +143,10 @@ class TrafficSession:
             now = self.progress()
             return now.answers, now.sent
 
-        self._running.stop_sending()
+        self._running.request(type(None), "stop")
         latest_s = max(linger_s, LATEST_S)
         self._still_arriving = wait_while_rising(answered, quiet_s=linger_s, latest_s=latest_s, interval=POLL_S)
-        self._recording = self._running.finish()
+        self._recording = self._running.request(Recording, "finish", seconds=10 * WORKER_ANSWER_S)
 
     @property
     def sent(self) -> int:

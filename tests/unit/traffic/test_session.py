@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import cast
 
@@ -15,11 +15,12 @@ from cprlib.linux.namespace import NetworkNamespace
 from cprlib.traffic.control_run import ControlRun, check_instrument, check_measurement
 from cprlib.traffic.figures import Direction, HopName
 from cprlib.traffic.flow import StreamSettings, flows_between
-from cprlib.traffic.instrument import Instrument, StreamProgress
+from cprlib.traffic.instrument import StreamProgress
 from cprlib.traffic.kernel_drops import DropReport
 from cprlib.traffic.ledger import make_ledger
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
+from cprlib.traffic.worker import WorkerProcess
 
 from .faulty_bridge import FaultyBridge, PathFault, faulty_path
 from .reflector_process import reflector_process
@@ -166,6 +167,11 @@ def test_a_session_that_was_not_finished_has_no_result() -> None:
         session.result()
 
 
+def worker(**methods: Callable[[], object]) -> WorkerProcess:
+    """One with these methods."""
+    return cast(WorkerProcess, SimpleNamespace(request=lambda _kind, name, **_: methods[name]()))
+
+
 @pytest.mark.fast
 def test_answers_are_awaited_although_the_guest_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """For 3 s, when the last packet is sent; deadlines have a tenth of their length here."""
@@ -176,8 +182,7 @@ def test_answers_are_awaited_although_the_guest_stands_still(monkeypatch: pytest
     def progress() -> StreamProgress:
         return StreamProgress(sent=9, answers=9 if again.expired else 5, finished=True)
 
-    fake = SimpleNamespace(progress=progress, stop_sending=lambda: None, finish=lambda: progress().answers)
-    session._instrument = cast("Instrument", fake)
+    session._worker = worker(progress=progress, stop=lambda: None, finish=lambda: progress().answers)
     session.finish()
     assert cast("object", session._recording) == 9
 
@@ -189,12 +194,11 @@ def test_answers_that_come_for_too_long_are_still_arriving(last: int, monkeypatc
     monkeypatch.setenv("CPRLIB_TIMEOUT_SCALE", "0.05")
     session = TrafficSession(None, flows_between(), StreamSettings(10, count=9))
     counts = itertools.chain(range(last), itertools.repeat(last))
-    fake = SimpleNamespace(
+    session._worker = worker(
         progress=lambda: StreamProgress(sent=20_000, answers=next(counts), finished=True),
-        stop_sending=lambda: None,
+        stop=lambda: None,
         finish=lambda: SimpleNamespace(sender=SimpleNamespace(sent=20_000)),
     )
-    session._instrument = cast("Instrument", fake)
     session.finish()
     seen: dict[str, bool] = {}
     monkeypatch.setattr("cprlib.traffic.session.make_result", lambda *_, **given: seen.update(given))

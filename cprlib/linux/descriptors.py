@@ -19,7 +19,7 @@ from cprlib.errors import InstrumentError
 from cprlib.linux.libc import same_open_file
 
 ANONYMOUS = re.compile(r"^anon_inode:\[?(?P<kind>[^\]]+)\]?$")
-MACVTAP_FOLDER = "macvtap-"  # begin of the name of the folder in /dev where open_macvtap() makes a node
+MACVTAP_FOLDER = "macvtap-"  # begin of the name of the folder in /dev where open_tap() makes a node
 MACVTAP = re.compile(rf"^/dev/(?:{MACVTAP_FOLDER}[^/]+/)?tap\d+(?: \(deleted\))?$")
 DEVICE_KINDS = ("tap", "vhost")
 

@@ -16,7 +16,7 @@ import socket
 import stat
 import struct
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from cprlib.errors import EnvironmentFailure, InstrumentError
 from cprlib.linux.descriptors import MACVTAP_FOLDER, read_table
 from cprlib.linux.ioctls import TUNGETIFF, TUNGETSNDBUF, TUNGETVNETBE, TUNGETVNETHDRSZ, TUNGETVNETLE, TUNSETIFF
 from cprlib.linux.libc import duplicate_descriptor, mount_sysfs
-from cprlib.linux.namespace import NetworkNamespace
+from cprlib.linux.namespace import ADVICE, NetworkNamespace
 
 # linux/if_tun.h
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100
@@ -77,56 +77,28 @@ class TapQueue:
         return facts | ({} if self.send_buffer is None else {"send buffer": f"{self.send_buffer} bytes"})
 
 
-def open_tap(interface: str, *, multi_queue: bool = False, vnet_hdr: bool = True) -> int:
-    """Open one queue of a tap in the network namespace of the calling thread.
+def open_tap(interface: str, *, macvtap: bool = False, multi_queue: bool = False, vnet_hdr: bool = True) -> int:
+    """Open one queue of a tap or macvtap in the network namespace of the calling thread.
 
-    The kernel creates a missing tap and deletes it with its last descriptor.
-
-    :returns: a descriptor, which the caller closes.
-    :raises EnvironmentFailure: the kernel refuses: no tun, no right, or another kind of tap.
-    """
-    return _open_queue("tap", interface, _open_tun, vnet_hdr=vnet_hdr, multi_queue=multi_queue)
-
-
-def open_macvtap(interface: str, *, multi_queue: bool = False) -> int:
-    """Open one more queue of a macvtap in the network namespace of the calling thread.
-
-    /dev has no node for it, or that of another namespace's device with the same number: one is made for the moment.
+    The kernel creates a missing tap and deletes it with its last descriptor. /dev has no node for a macvtap, or that of
+    another namespace's device with the same number: one is made for the moment.
 
     :returns: a descriptor, which the caller closes.
-    :raises EnvironmentFailure: the kernel refuses: no macvtap of this name, or no right to make a node.
+    :raises EnvironmentFailure: the kernel refuses: no tun, no right, another kind of tap, no macvtap of this name.
     """
-    advice = "run as root or in the lab (cprlib doctor names what is missing)"
-    return _open_queue("macvtap", interface, _open_macvtap_device, multi_queue=multi_queue, advice=advice)
-
-
-def _open_queue(
-    kind: str,
-    interface: str,
-    open_device: Callable[[str], int],
-    *,
-    multi_queue: bool,
-    vnet_hdr: bool = True,
-    advice: str = "",
-) -> int:
-    """Open a device and attach the descriptor to an interface as a queue."""
     flags = IFF_TAP | IFF_NO_PI | (IFF_VNET_HDR if vnet_hdr else 0) | (IFF_MULTI_QUEUE if multi_queue else 0)
     opened = -1
     try:
-        opened = open_device(interface)
+        opened = _open_macvtap(interface) if macvtap else os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
         fcntl.ioctl(opened, TUNSETIFF, IFREQ.pack(interface.encode(), flags))
     except OSError as error:
         if opened >= 0:
             os.close(opened)
-        raise EnvironmentFailure(f"open {kind} {interface}", str(error), advice) from error
+        raise EnvironmentFailure(f"open {'macvtap' if macvtap else 'tap'} {interface}", str(error), ADVICE) from error
     return opened
 
 
-def _open_tun(_interface: str) -> int:
-    return os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-
-
-def _open_macvtap_device(interface: str) -> int:
+def _open_macvtap(interface: str) -> int:
     """Open the character device of a macvtap by a node in /dev; other file systems may be mounted nodev."""
     name, device = _macvtap_device(interface)
     with tempfile.TemporaryDirectory(prefix=MACVTAP_FOLDER, dir="/dev") as folder:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import functools
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cprlib.errors import EnvironmentFailure, UsageError
-from cprlib.linux.tap import open_macvtap, open_tap
+from cprlib.linux.tap import open_tap
 from cprlib.qemu.facts import LocalNames
 
 INTERFACE_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9_.-]{0,14}$")  # IFNAMSIZ - 1, and nothing that a path could use
@@ -283,12 +282,12 @@ def opened_fds(netdev: TapNetdev) -> Iterator[PassedFds]:
             stack.callback(os.close, descriptor)
             return descriptor
 
+        macvtap, several = netdev.tap_source is TapSource.MACVTAP, netdev.queues > 1
+        options = {"macvtap": macvtap, "multi_queue": several, "vnet_hdr": netdev.vnet_hdr}
         taps = netdev.queues if netdev.tap_passed else 0
-        tap_opener = functools.partial(open_tap, vnet_hdr=netdev.vnet_hdr)
-        opener: Callable[..., int] = open_macvtap if netdev.tap_source is TapSource.MACVTAP else tap_opener
         vhosts = netdev.queues if netdev.vhost_passed else 0
         yield PassedFds(
-            tuple(owned(opener(netdev.interface, multi_queue=netdev.queues > 1)) for _ in range(taps)),
+            tuple(owned(open_tap(netdev.interface, **options)) for _ in range(taps)),
             tuple(owned(_open_vhost()) for _ in range(vhosts)),
         )
 

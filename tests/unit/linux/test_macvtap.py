@@ -12,7 +12,7 @@ from cprlib.errors import EnvironmentFailure
 from cprlib.linux.counters import read_counters
 from cprlib.linux.descriptors import read_table
 from cprlib.linux.ioctls import TUNSETQUEUE
-from cprlib.linux.tap import IFF_DETACH_QUEUE, open_macvtap, read_tap_queues
+from cprlib.linux.tap import IFF_DETACH_QUEUE, open_tap, read_tap_queues
 from cprlib.linux.topology import GUEST, STATION, STATION_INTERFACE, Topology, build_topology
 from cprlib.qemu.netdev import TapNetdev, TapSource, opened_fds
 from cprlib.traffic.sockets import open_sending
@@ -26,7 +26,7 @@ def topology() -> Iterator[Topology]:
         with build_topology() as built:
             built.add_macvtap("tap0", GUEST.mac)
             with built.switch.entered():
-                os.close(open_macvtap("tap0"))
+                os.close(open_tap("tap0", macvtap=True))
             yield built
     except EnvironmentFailure as error:
         pytest.skip(error.one_line())
@@ -54,7 +54,7 @@ def test_queues_are_taps_and_the_kernel_reports_less_of_them(topology: Topology)
 
 def test_packets_towards_the_guest_count_as_those_of_a_tap(topology: Topology) -> None:
     with topology.switch.entered():
-        opened = open_macvtap("tap0")
+        opened = open_tap("tap0", macvtap=True)
     try:
         os.set_blocking(opened, False)
         frame = bytes.fromhex((GUEST.mac + STATION.mac).replace(":", "")) + b"\x88\xb5" + bytes(46)
@@ -71,4 +71,4 @@ def test_interface_that_is_no_macvtap_is_an_error(topology: Topology) -> None:
     with topology.switch.entered():
         for name in ("br0", "tap7"):
             with pytest.raises(EnvironmentFailure, match=f"open macvtap {name}"):
-                open_macvtap(name)
+                open_tap(name, macvtap=True)

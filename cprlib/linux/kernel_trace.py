@@ -21,7 +21,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cprlib.errors import InstrumentError
@@ -54,43 +54,19 @@ _FILTERS: Mapping[str, Filter] = {
 
 
 class Act(enum.StrEnum):
-    """Kinds of events."""
+    """Kinds of events, by the tracepoints of :data:`_FILTERS`."""
 
-    WORKER_MADE = "worker made"
-    WORKER_ENDED = "worker ended"
-    WORKER_WAKES = "worker wakes its owner"
-    TAP_READ = "packet read from a tap"
-    TAP_WRITTEN = "packet written into a tap"
-
-
-_ACTS = {
-    "sched_wakeup_new": Act.WORKER_MADE,
-    "sched_process_exit": Act.WORKER_ENDED,
-    "sched_waking": Act.WORKER_WAKES,
-    "consume_skb": Act.TAP_READ,
-    "netif_receive_skb_entry": Act.TAP_WRITTEN,
-}
+    WORKER_MADE = "sched_wakeup_new"
+    WORKER_ENDED = "sched_process_exit"
+    WORKER_WAKES = "sched_waking"
+    TAP_READ = "consume_skb"
+    TAP_WRITTEN = "netif_receive_skb_entry"
 
 
-@dataclass(frozen=True, slots=True)
-class KernelEvent:
-    """One event.
-
-    :param time_ns: CLOCK_REALTIME, to the microsecond.
-    :param task: thread id of the worker or of the reader or writer.
-    :param name: that thread's name; ``vhost-<pid of its owner>`` for a worker.
-    """
-
-    time_ns: int
-    act: Act
-    task: int
-    name: str
-
-    @property
-    def owner(self) -> int | None:
-        """Process id of the worker's QEMU; None when the task is not a worker."""
-        found = _WORKER.match(self.name)
-        return int(found["owner"]) if found else None
+def owner_of(event: TraceLine) -> int | None:
+    """Process id of the worker's QEMU; None when the task is not a worker."""
+    found = _WORKER.match(event.comm)
+    return int(found["owner"]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +78,16 @@ class KernelReport:
     """
 
     unavailable: str
-    events: tuple[KernelEvent, ...] = ()
+    events: tuple[TraceLine, ...] = ()
     unseen: Mapping[Act, str] = field(default_factory=dict)
 
     def unseen_reason(self, *acts: Act) -> str:
         """Reason why one of these is not known; empty when all are."""
         return self.unavailable or next((self.unseen[act] for act in acts if act in self.unseen), "")
 
-    def of(self, act: Act, *, since_ns: int = 0) -> tuple[KernelEvent, ...]:
+    def of(self, act: Act, *, since_ns: int = 0) -> tuple[TraceLine, ...]:
         """Events of one kind from a time on."""
-        return tuple(item for item in self.events if item.act is act and since_ns <= item.time_ns)
+        return tuple(item for item in self.events if item.event == act and since_ns <= item.time_ns)
 
     def worker_stopped_ns(self, owner: int, since_ns: int) -> int | None:
         """When the last vhost worker of a process stopped; None when none has ended.
@@ -121,12 +97,12 @@ class KernelReport:
 
         :param since_ns: a worker that ended after this time has stopped after it too.
         """
-        ended = {item.task: item.time_ns for item in self.of(Act.WORKER_ENDED) if item.owner == owner}
+        ended = {item.task: item.time_ns for item in self.of(Act.WORKER_ENDED) if owner_of(item) == owner}
         works = (Act.WORKER_WAKES, Act.TAP_READ, Act.TAP_WRITTEN)
         worked = {
             item.task: item.time_ns
             for item in self.events
-            if item.act in works and item.time_ns <= ended.get(item.task, 0)  # an ended task still wakes others
+            if item.event in works and item.time_ns <= ended.get(item.task, 0)  # an ended task still wakes others
         }
         stopped = (min(max(worked.get(task, exit_ns), since_ns), exit_ns) for task, exit_ns in ended.items())
         return max(stopped, default=None)
@@ -134,7 +110,7 @@ class KernelReport:
     def at_tap(self, act: Act, *, since_ns: int = 0) -> dict[str, int]:
         """Packets by reader or writer: ``vhost-<pid>`` for all workers of a QEMU, else name and thread id."""
         seen = self.of(act, since_ns=since_ns)
-        return dict(Counter(item.name if item.owner else f"{item.name} ({item.task})" for item in seen))
+        return dict(Counter(item.comm if owner_of(item) else f"{item.comm} ({item.task})" for item in seen))
 
     def other_carriers(self, pid: int, since_ns: int) -> str:
         """Who reads and writes the taps, unless it is vhost's workers of one QEMU alone; empty then.
@@ -165,10 +141,10 @@ class KernelTrace(Tracepoints):
         if trace.lost:  # the oldest ones, without which those of the source look complete
             return KernelReport(f"the kernel's trace lost {trace.lost} events")
         events = kernel_events(trace.lines)
-        processes = {item.owner or item.task for item in events if item.act in (Act.TAP_READ, Act.TAP_WRITTEN)}
+        processes = {owner_of(item) or item.task for item in events if item.event in (Act.TAP_READ, Act.TAP_WRITTEN)}
         others = {process for process in processes if self._is_elsewhere(process)}
-        seen = (item for item in events if (item.owner or item.task) not in others)
-        unseen = {_ACTS[event.rpartition("/")[2]]: reason for event, reason in trace.left_out.items()}
+        seen = (item for item in events if (owner_of(item) or item.task) not in others)
+        unseen = {Act(event.rpartition("/")[2]): reason for event, reason in trace.left_out.items()}
         return KernelReport(trace.unavailable, tuple(seen), unseen)
 
     def _is_elsewhere(self, process: int) -> bool:
@@ -179,19 +155,15 @@ class KernelTrace(Tracepoints):
             return False
 
 
-def kernel_events(lines: Iterable[TraceLine]) -> tuple[KernelEvent, ...]:
-    events = []
-    for line in lines:
-        act = _ACTS.get(line.event)
-        if act is None:
-            continue
-        event = KernelEvent(line.time_ns, act, line.task, line.comm)
-        if act not in (Act.TAP_READ, Act.TAP_WRITTEN):  # of each packet, so their text is not searched
-            fields = dict(_FIELD.findall(line.text))
-            task = int(fields["pid"])
-            if act is not Act.WORKER_WAKES:
-                event = KernelEvent(line.time_ns, act, task, fields["comm"])
-            elif event.owner != task:
-                continue
-        events.append(event)
-    return tuple(events)
+def kernel_events(lines: Iterable[TraceLine]) -> tuple[TraceLine, ...]:
+    """The events; task and name of one about a worker are the worker's."""
+    return tuple(found for line in lines if (found := _about_worker(line)))
+
+
+def _about_worker(line: TraceLine) -> TraceLine | None:
+    if line.event in (Act.TAP_READ, Act.TAP_WRITTEN):  # of each packet, so their text is not searched
+        return line
+    fields = dict(_FIELD.findall(line.text))
+    if line.event != Act.WORKER_WAKES:
+        return replace(line, task=int(fields["pid"]), comm=fields["comm"])
+    return line if owner_of(line) == int(fields["pid"]) else None  # of others than its owner

@@ -11,7 +11,7 @@ from itertools import pairwise
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, InstrumentError
 from cprlib.evidence.update_checks import DOWNGRADE_MESSAGES
-from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace
+from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace, owner_of
 from cprlib.linux.procfs import vhost_workers, wait_workers_ended
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine
@@ -90,7 +90,7 @@ def check_order(case: MeasuredCase, update: UpdateResult, seen: KernelReport, so
     """STOP, vhost released, descriptors sent, loaded, vhost acquired, RESUME: in this order, on one clock."""
     times, vhost = update.times_ns, source.settings.netdevs[0].vhost
     stopped = seen.worker_stopped_ns(source.pid, times.get(Step.STOP, 0))
-    made = min((item.time_ns for item in seen.of(Act.WORKER_MADE) if item.owner == target.pid), default=None)
+    made = min((item.time_ns for item in seen.of(Act.WORKER_MADE) if owner_of(item) == target.pid), default=None)
     chain = [
         ("the source's STOP", times.get(Step.STOP)),
         *([("the source's last vhost worker stopped", stopped)] if vhost else []),

@@ -12,7 +12,7 @@ import pytest
 
 from cprlib.cleanup import CleanupProcess
 from cprlib.errors import EnvironmentFailure, InstrumentError
-from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace, kernel_events, reads_of_taps
+from cprlib.linux.kernel_trace import Act, KernelReport, KernelTrace, kernel_events, owner_of, reads_of_taps
 from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.tracefs import EventUnusable, Tracepoints, parse_ftrace
 
@@ -33,7 +33,7 @@ LINES = """\
 
 def test_events_are_read() -> None:
     events = kernel_events(parse_ftrace(LINES, 1_000_000_000))
-    assert [item.act for item in events] == [
+    assert [item.event for item in events] == [
         Act.WORKER_MADE,
         Act.TAP_READ,
         Act.TAP_READ,
@@ -43,7 +43,7 @@ def test_events_are_read() -> None:
         Act.WORKER_WAKES,
     ]
     assert events[0].time_ns == 11_000_001_000
-    assert [item.owner for item in events] == [53, 53, None, 53, 53, 53, 53]
+    assert [owner_of(item) for item in events] == [53, 53, None, 53, 53, 53, 53]
 
 
 def test_a_worker_has_stopped_when_it_did_its_last_work() -> None:

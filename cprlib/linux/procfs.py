@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -40,37 +41,14 @@ def _parent(name: str) -> int | None:
     return int(fields[1]) if fields else None  # proc_pid_stat(5), field 4
 
 
-@dataclass(frozen=True, slots=True)
-class VhostWorker:
-    """A kernel thread that carries packets of a vhost-net device.
-
-    :param task: its thread id.
-    :param owner: process id of its QEMU, from the thread's name ``vhost-<pid>`` (drivers/vhost/vhost.c).
-    """
-
-    task: int
-    owner: int
-
-
-def _worker(task: int, comm: Path) -> VhostWorker | None:
-    prefix, _, owner = read_text(comm).strip().partition("-")
-    return VhostWorker(task, int(owner)) if prefix == "vhost" and owner.isdigit() else None
-
-
-def vhost_workers(pid: int) -> tuple[VhostWorker, ...]:
-    """The vhost workers of a process.
+def vhost_workers(pid: int) -> tuple[int, ...]:
+    """Thread ids of the vhost workers of a process, which are named ``vhost-<pid>`` (drivers/vhost/vhost.c).
 
     Since Linux 6.4 they are threads of the owner (kernel/vhost_task.c); before that, separate kernel threads.
     """
-    folder = Path(f"/proc/{pid}/task")
-    tasks: list[int] = []
-    with contextlib.suppress(OSError):  # the process has ended
-        tasks = [int(name) for name in os.listdir(folder)]
-    threads = [_worker(task, folder / str(task) / "comm") for task in tasks]
-    processes = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    kernel_threads = [_worker(task, Path(f"/proc/{task}/comm")) for task in processes]
-    found = {worker.task: worker for worker in (*threads, *kernel_threads) if worker and worker.owner == pid}
-    return tuple(sorted(found.values(), key=lambda worker: worker.task))
+    files = (*glob.glob(f"/proc/{pid}/task/*/comm"), *glob.glob("/proc/[0-9]*/comm"))
+    tasks = {int(file.split("/")[-2]) for file in files if read_text(Path(file)).strip() == f"vhost-{pid}"}
+    return tuple(sorted(tasks))
 
 
 def wait_workers_ended(pid: int, kept: int = 0) -> float:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cprlib.linux.counters import LinkCounters
 from cprlib.linux.descriptors import DescriptorTable, Pairing
-from cprlib.linux.procfs import VhostWorker
 from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import Fault
 from cprlib.update.mechanism import Mechanism
@@ -36,7 +35,7 @@ class ProcessView:
     """
 
     table: DescriptorTable
-    workers: tuple[VhostWorker, ...]
+    workers: tuple[int, ...]
     anonymous_kib: int | None = None
     waited_ms: float = 0.0
 

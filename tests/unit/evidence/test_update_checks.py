@@ -21,7 +21,6 @@ from cprlib.evidence.update_checks import (
     vhost_checks,
 )
 from cprlib.linux.descriptors import Descriptor, DescriptorTable, Pairing
-from cprlib.linux.procfs import VhostWorker
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import faults_named
@@ -38,9 +37,7 @@ def row(number: int, link: str, flags: int = os.O_RDWR | os.O_NONBLOCK | os.O_CL
 
 
 def view(pid: int, rows: tuple[Descriptor, ...], workers: int) -> ProcessView:
-    return ProcessView(
-        DescriptorTable(pid, rows), tuple(VhostWorker(100 * pid + index, pid) for index in range(workers))
-    )
+    return ProcessView(DescriptorTable(pid, rows), tuple(100 * pid + index for index in range(workers)))
 
 
 SOURCE = (row(9, "/dev/net/tun"), row(10, "/dev/vhost-net"))

@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from cprlib.cleanup import CleanupProcess
 from cprlib.linux.namespace import NetworkNamespace
@@ -26,7 +25,7 @@ from cprlib.qemu.command_line import (
     name_option,
 )
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.netdev import TapNetdev, opened_fds
+from cprlib.qemu.netdev import opened_fds
 from cprlib.qemu.qmp import QmpConnection
 from cprlib.qemu.supervision import CONSOLE_LIMIT, LOG_LIMIT, SizeWatch, allow_core, keep_crash, wait_while_exiting
 from cprlib.qemu.wrapper import is_script, qemu_below, status_of_qemu
@@ -67,12 +66,16 @@ def start_machine(
     files = MachineFiles(folder.absolute(), name)
     incoming = isinstance(start, MigrationChannels)
     with contextlib.ExitStack() as stack:
-        qmp, agent = (_socket_pair(stack) for _ in range(2))
-        channels = (qmp.theirs.fileno(), agent.theirs.fileno())
+        qmp, qmp_end, agent, agent_end = map(stack.enter_context, (*socket.socketpair(), *socket.socketpair()))
+        channels = (qmp_end.fileno(), agent_end.fileno())
         manager = stack.enter_context(contextlib.ExitStack())
         given = dict(passed or {})
         if not settings.plugged:
-            given |= _open_missing(settings.netdevs, given, namespace, manager, incoming=incoming)
+            missing = (item for item in settings.netdevs if item.identifier not in given)
+            with namespace.entered():
+                for netdev in missing:
+                    if not (incoming and netdev.is_handed_over):
+                        given[netdev.identifier] = manager.enter_context(opened_fds(netdev))
         command = [*settings.prefix, *command_line(settings, files, *channels, given, incoming=incoming)]
         command += _start_arguments(start, plugged=settings.plugged)
         files.command.write_text(shlex.join(command) + "\n", encoding="utf-8")
@@ -81,31 +84,21 @@ def start_machine(
         process = stack.enter_context(_spawned(command, files, settings, namespace, inherited))
         watch = stack.enter_context(SizeWatch(_limits(files), lambda: kill_group(process)))
         manager.close()
-        for pair in (qmp, agent):
-            pair.theirs.close()
+        qmp_end.close()
+        agent_end.close()
         yield Machine(
             name=name,
             settings=settings,
             files=files,
             process=process,
-            qmp=stack.enter_context(QmpConnection(name, qmp.ours, files.qmp)),
-            agent=agent.ours,
+            qmp=stack.enter_context(QmpConnection(name, qmp, files.qmp)),
+            agent=agent,
             namespace=namespace,
             command=command,
             incoming=incoming,
             watch=watch,
             channels=channels,
         )
-
-
-class _SocketPair(NamedTuple):
-    ours: socket.socket
-    theirs: socket.socket
-
-
-def _socket_pair(stack: contextlib.ExitStack) -> _SocketPair:
-    """Two connected sockets; the stack closes those that are still open."""
-    return _SocketPair(*(stack.enter_context(end) for end in socket.socketpair()))
 
 
 def _start_arguments(start: Start | MigrationChannels, *, plugged: bool) -> list[str]:
@@ -184,17 +177,3 @@ def _keep_crash(files: MachineFiles, process: subprocess.Popen[str], program: Pa
     pid = qemu_below(process.pid, name_option(files.name))
     status = wait_while_exiting(process, pid)
     keep_crash(files.folder, files.name, pid, None if status is None else status_of_qemu(status), program)
-
-
-def _open_missing(
-    netdevs: Sequence[TapNetdev],
-    given: FdsByNetdev,
-    namespace: NetworkNamespace,
-    manager: contextlib.ExitStack,
-    *,
-    incoming: bool,
-) -> FdsByNetdev:
-    """Open the descriptors that netdevs need and that are not given, in the namespace."""
-    missing = [item for item in netdevs if item.identifier not in given and not (incoming and item.is_handed_over)]
-    with namespace.entered():
-        return {item.identifier: manager.enter_context(opened_fds(item)) for item in missing}

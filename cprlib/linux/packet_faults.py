@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import os
-import socket
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,8 +25,6 @@ _PAYLOAD = 28
 _ROOT, _FAULTY = 0x10000, 0x10001  # prio's handle, and the first of its two bands
 _NETEM = 0x20000
 _INGRESS = 0xFFFF0000  # handle of the ingress queueing discipline
-#: struct tc_prio_qopt (linux/pkt_sched.h): two bands; every priority uses the second.
-_PRIO_OPTIONS = struct.pack("=i16B", 2, *([1] * 16))
 
 
 class StampPacket(enum.IntEnum):
@@ -134,7 +129,8 @@ def _filtered(namespace: NetworkNamespace, interface: str, side: QdiscSide) -> I
     At egress two bands replace the root's queueing discipline; packets that no filter matches use the second.
     """
     if side is QdiscSide.EGRESS:
-        _add_prio(namespace, namespace.index(interface))
+        bands = {"bands": 2, "priomap": [1] * 16}  # every priority uses the second
+        _request(namespace, "add", "prio", interface, handle=_ROOT, **bands)
     else:
         _request(namespace, "add", "ingress", interface)
     try:
@@ -142,21 +138,6 @@ def _filtered(namespace: NetworkNamespace, interface: str, side: QdiscSide) -> I
     finally:
         with contextlib.suppress(NetlinkError, EnvironmentFailure):  # deleted with its interface
             namespace.netlink.tc("del", index=namespace.index(interface), handle=0, parent=side.value)
-
-
-def _add_prio(namespace: NetworkNamespace, index: int) -> None:
-    """Send the netlink request by hand: pyroute2 lacks prio's options (linux/rtnetlink.h, linux/netlink.h)."""
-    kind, options, new_queue, flags = 1, 2, 36, 0x605  # TCA_KIND, TCA_OPTIONS, RTM_NEWQDISC, REQUEST|ACK|EXCL|CREATE
-    body = struct.pack("=BxxxiIII", 0, index, _ROOT, QdiscSide.EGRESS.value, 0)
-    for number, value in ((kind, b"prio\0"), (options, _PRIO_OPTIONS)):
-        body += struct.pack("=HH", 4 + len(value), number) + value + bytes(-len(value) % 4)
-    with namespace.entered():
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    with opened:
-        opened.send(struct.pack("=IHHII", 16 + len(body), new_queue, flags, 1, 0) + body)
-        (error,) = struct.unpack_from("=i", opened.recv(65536), 16)
-    if error:
-        raise NotSupported("add prio to an interface", os.strerror(-error), IN_THE_LAB, word=SkipWord.NOT_IN_THIS_LAB)
 
 
 def _add_filter(

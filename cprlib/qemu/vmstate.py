@@ -129,16 +129,6 @@ def _last_name(section: Structure) -> str:
     return section.vmsd_name.rpartition("/")[2]
 
 
-def section_names(stream: bytes) -> tuple[str, ...]:
-    """Names of the sections with device state, in order; also of an ordinary migration, which has RAM as well.
-
-    :param stream: everything that was sent on the main channel.
-    :raises InstrumentError: the stream has no description.
-    """
-    description, _ = _description(stream)
-    return tuple(device.name for device in description.devices)
-
-
 def _description(stream: bytes) -> tuple[Description, int]:
     """The description and the position of the byte that ends the sections."""
     at = stream.rfind(bytes((EOF, DESCRIPTION)))

@@ -125,14 +125,6 @@ def interruption_by_timestamps(
     return best
 
 
-def interruption_by_frame_loss(lost: int, rate: float) -> float:
-    """Service interruption in s by frame loss (frame-loss based reset time, RFC 6201 section 1.3): lost / rate.
-
-    :param rate: packets/s of the flows in which the loss was counted. The resolution is one packet: 1 / rate.
-    """
-    return lost / rate
-
-
 def stalled_ms(sent_ns: Iterable[int], interval_ns: float, start_ns: int, end_ns: int) -> float:
     """For how long a sender with an even rate sent nothing, in ms: its machine ran something else.
 

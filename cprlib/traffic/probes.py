@@ -25,14 +25,6 @@ TRAFFIC_ANSWER_S = 15.0  # for a packet to the guest and back; AGENT_ANSWER_S ha
 RESEND_S = 0.5  # without an answer for this long, the next packet is sent
 
 
-def _open_socket(namespace: NetworkNamespace, flow: Flow, purpose: str, flags: int = 0) -> socket.socket:
-    """A UDP socket bound to the flow's source and connected to its target; the caller closes it."""
-    with namespace.entered(), new_socket(family_of(flow.source), socket.SOCK_DGRAM | flags, purpose) as opened:
-        opened.bind((flow.source, flow.source_port))
-        opened.connect((flow.target, flow.target_port))
-        return opened
-
-
 def warm_up(
     namespace: NetworkNamespace, flows: Sequence[Flow], deadline: Deadline, *, round_trips: int = ROUND_TRIPS
 ) -> None:
@@ -101,7 +93,10 @@ class Probes:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             for flow in self._flows:
-                opened = _open_socket(self._namespace, flow, f"probe with {flow.name}", socket.SOCK_NONBLOCK)
+                kind, purpose = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, f"probe with {flow.name}"
+                with self._namespace.entered(), new_socket(family_of(flow.source), kind, purpose) as opened:
+                    opened.bind((flow.source, flow.source_port))
+                    opened.connect((flow.target, flow.target_port))
                 self._sockets.append(stack.enter_context(opened))
                 opened.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             self._resources = stack.pop_all()

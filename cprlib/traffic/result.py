@@ -10,7 +10,7 @@ from cprlib.traffic.capture import CaptureReport
 from cprlib.traffic.clock import ClockModel
 from cprlib.traffic.figures import Direction, Interruption, InterruptionPerDirection, PerDirection
 from cprlib.traffic.flow import Flow, StreamSettings
-from cprlib.traffic.metrics import TimestampInterruption, interruption_by_frame_loss, stalled_ms
+from cprlib.traffic.metrics import TimestampInterruption, stalled_ms
 from cprlib.traffic.sender import SenderReport
 
 
@@ -195,6 +195,6 @@ class TrafficResult:
         return Interruption(
             low_ms=max(entry.low_ns for entry in known) / 1e6 if complete else None,
             high_ms=max(entry.high_ns for entry in known) / 1e6 if complete else None,
-            frame_loss_ms=interruption_by_frame_loss(lost, self.settings.rate) * 1000,
+            frame_loss_ms=lost / self.settings.rate * 1000,  # frame-loss based reset time, RFC 6201 section 1.3
             resolution_ms=self.settings.period_ns * len(self.flows) / 1e6,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cprlib.evidence.records import Role
 from cprlib.qemu.netdev import TapNetdev, TapSource
-from cprlib.qemu.vmstate import section_names
+from cprlib.qemu.vmstate import sent_format
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
@@ -74,7 +74,7 @@ class Macvtap(LiveUpdateTest):
         with case.qemu_step():
             case.guest.machine.set_capabilities({"x-ignore-shared": True})
             save_guest(case.guest.machine, path)
-        sections = [name for name in section_names(path.read_bytes()) if name.startswith("tap/")]
+        sections = [name for name in sent_format(path.read_bytes()) if name.startswith("tap/")]
         path.unlink()
         expected = "no section of a tap in an ordinary migration"
         case.expect_empty(

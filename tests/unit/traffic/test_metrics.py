@@ -98,10 +98,6 @@ def test_one_arrival_has_no_interruption() -> None:
     assert metrics.interruption_by_timestamps([0, 1], [(0, 5)]) is None
 
 
-def test_interruption_by_frame_loss() -> None:
-    assert metrics.interruption_by_frame_loss(300, 1000) == 0.3
-
-
 def test_a_sender_stands_still_for_what_a_gap_has_beyond_two_intervals() -> None:
     even = range(0, 20_000_000, MS)
     assert metrics.stalled_ms(even, MS, 500_000, 10_500_000) == 0

@@ -19,9 +19,8 @@ from cprlib.files import write_text
 from cprlib.linux.procfs import read_text
 from cprlib.process import describe_status, run, tail
 
-CRASH_STATUSES = frozenset(
-    -number for number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP)
-)
+CRASH_SIGNALS = ("SIGABRT", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGSYS")  # the last by -sandbox
+CRASH_STATUSES = frozenset(-signal.Signals[name] for name in CRASH_SIGNALS)
 CORE_LIMIT = 1 << 30  # bytes; the kernel truncates a larger core
 CORE_FILTER = "0x31"  # core(5): private anonymous memory, ELF headers, private huge pages; not the guest's RAM
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cprlib.linux.procfs import children_of, read_text
 
-SHELL_REPORT = re.compile(r"^(\S+: line \d+: +\d+ )?(Aborted|Segmentation fault|Bus error|Killed)\b")
+SHELL_REPORT = re.compile(r"^(\S+: line \d+: +\d+ )?(Aborted|Bad system call|Segmentation fault|Bus error|Killed)\b")
 SHELL_SIGNAL = 128  # exit status of a shell whose child was killed by a signal, less the signal's number (POSIX sh)
 
 

@@ -76,6 +76,8 @@ match misbehave:
         serve()
     case "abort":
         os.abort()
+    case "forbidden-call":  # SIGSYS, as from -sandbox on
+        os.kill(os.getpid(), signal.SIGSYS)
     case "abort-later":
         send(GREETING)
         reply_to(qmp.recv(4096).decode())

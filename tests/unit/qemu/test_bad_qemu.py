@@ -247,6 +247,14 @@ def test_crash_below_a_wrapper_is_a_crash(tmp_path: Path) -> None:
     assert "the source was killed by SIGABRT: bad QEMU: abort-later" in check.message
 
 
+def test_a_target_that_its_sandbox_killed_has_not_refused(tmp_path: Path) -> None:
+    with started(tmp_path, "forbidden-call") as machine:
+        machine.wait_exit(Deadline(20, "its end"))
+        assert "killed by SIGSYS" in machine.failure(may_end=True)
+    (check,) = death_checks(tmp_path, counts_against_qemu=False)
+    assert (check.name, check.outcome) == ("qemu-lives", Outcome.FAIL)
+
+
 def test_a_crash_of_a_qemu_executed_in_place_is_kept_once_with_the_log_of_the_process(tmp_path: Path) -> None:
     with started(tmp_path, "abort-later") as machine:
         machine.wait_ready(20)

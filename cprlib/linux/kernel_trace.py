@@ -30,6 +30,7 @@ from cprlib.linux.tracefs import TRACEFS, EventUnusable, Filter, TraceLine, Trac
 
 ETH_P_RARP = 0x8035  # linux/if_ether.h
 _WORKER = re.compile(r"^vhost-(?P<owner>\d+)$")
+NO_NAME = "<...>"  # ftrace's name of a task that is not in saved_cmdlines any more
 _FIELD = re.compile(r"(\w+)=(\S+)")
 
 
@@ -116,13 +117,18 @@ class KernelReport:
         """Who reads and writes the taps, unless it is vhost's workers of one QEMU alone; empty then.
 
         :param pid: that QEMU's.
-        :raises InstrumentError: the kernel was not traced.
+        :raises InstrumentError: the kernel was not traced, or a name is not known.
         """
+        tried = "see who carries the guest's packets"
         if reason := self.unseen_reason(Act.TAP_READ, Act.TAP_WRITTEN):
-            raise InstrumentError("see who carries the guest's packets", reason)
+            raise InstrumentError(tried, reason)
         readers, writers = (self.at_tap(act, since_ns=since_ns) for act in (Act.TAP_READ, Act.TAP_WRITTEN))
         if set(readers) == set(writers) == {f"vhost-{pid}"}:
             return ""
+        names = {*readers, *writers}
+        nameless = {name for name in names if name.startswith(NO_NAME)}
+        if nameless and names - nameless <= {f"vhost-{pid}"}:
+            raise InstrumentError(tried, "ftrace has lost the name of a task", "repeat it with fewer programs running")
         return f"packets are read by {readers}, written by {writers}"
 
 

@@ -138,6 +138,16 @@ def test_only_the_workers_of_one_qemu_carry_packets() -> None:
         KernelReport("no tracefs").other_carriers(53, 0)
 
 
+def test_a_task_without_a_name_accuses_no_qemu() -> None:
+    nameless = LINES.replace("        vhost-53-60      [000] d..1.", "           <...>-60      [000] d..1.")
+    workers_only = "\n".join(line for line in nameless.splitlines() if "qemu-system-x86-53" not in line)
+    report = KernelReport("", kernel_events(parse_ftrace(workers_only, 0)))
+    with pytest.raises(InstrumentError, match="ftrace has lost the name of a task"):
+        report.other_carriers(53, 0)
+    report = KernelReport("", kernel_events(parse_ftrace(nameless, 0)))
+    assert "qemu-system-x86 (53)" in report.other_carriers(53, 0)
+
+
 def test_packets_of_other_vms_are_not_the_case_s(trace: KernelTrace) -> None:
     """Not those of a process in another network namespace; one that has ended may be the case's."""
     gone = 2**22 + 1  # above PID_MAX_LIMIT

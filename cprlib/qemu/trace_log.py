@@ -113,5 +113,5 @@ def read_trace(path: Path, *, skipped: int = 0) -> TraceLog:
     """
     if not path.exists():
         return TraceLog((), ())
-    with path.open(encoding="utf-8", errors="replace") as stream:
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as stream:  # as count_lines()
         return parse_trace(itertools.islice(stream, skipped, None))

@@ -1,8 +1,10 @@
 """The trace log: trace events of QEMU 10.0 and 10.2; any other line is a message."""
 
+from pathlib import Path
+
 import pytest
 
-from cprlib.qemu.trace_log import parse_trace
+from cprlib.qemu.trace_log import count_lines, parse_trace, read_trace
 
 pytestmark = pytest.mark.fast
 
@@ -44,3 +46,13 @@ def test_records_of_qemu_10_2_have_the_time_in_iso_8601() -> None:
     assert [(item.time_ns, item.name) for item in log.records] == [(1700000000_250001000, "runstate_set")]
     assert log.run_state("paused") is not None
     assert log.messages == (lines[1],)
+
+
+def test_a_carriage_return_ends_no_line(tmp_path: Path) -> None:
+    """A message of before a mark would be taken for one of after it."""
+    log = tmp_path / "trace.log"
+    log.write_bytes(b"progress 1\rprogress 2\r\nold\n")
+    mark = count_lines(log)
+    with log.open("ab") as stream:
+        stream.write(b"new\n")
+    assert read_trace(log, skipped=mark).messages == ("new",)

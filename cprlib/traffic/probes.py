@@ -119,8 +119,8 @@ class Probes:
         :param index: number of the flow, from 0.
         :param quiet_s: seconds without packets before it, so that it finds idle queues.
         """
-        self._receive(quiet_s)
-        self._forget()
+        time.sleep(quiet_s)
+        self._forget()  # late answers, which are read and ignored below
         self._send_on(index)
         while self._unanswered[index] and not deadline.expired:
             self._receive(min(0.1, deadline.remaining))

@@ -96,6 +96,14 @@ def test_an_answer_to_an_earlier_packet_is_not_the_first() -> None:
         assert probes.first_answer_ns is None
 
 
+def test_a_late_answer_does_not_shorten_the_quiet_time() -> None:
+    with reflector(lambda _number: True, copies=2) as flows, Probes(HERE, flows) as probes:
+        probes.wait_answers(Deadline(10, "answers"), count=1)  # the copies remain
+        begun = time.monotonic()
+        assert probes.round_trip(0, Deadline(10, "an answer"), quiet_s=0.3)
+        assert time.monotonic() - begun >= 0.3
+
+
 def test_a_silent_flow_is_named() -> None:
     with reflector(lambda _number: False) as flows, Probes(HERE, flows) as probes:
         with pytest.raises(DeadlineExceeded, match="no answer on"):

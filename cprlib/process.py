@@ -50,7 +50,8 @@ def tail(text: str, characters: int = OUTPUT_KEPT) -> str:
 class Child(subprocess.Popen[str]):
     """A child process.
 
-    ``killed_here`` says that :func:`kill_group` has ended it; any other SIGKILL came from outside of the harness.
+    ``killed_here`` says that the harness has ended it, by :func:`kill_group` or a fault. Any other SIGKILL or SIGTERM
+    came from outside.
     """
 
     killed_here = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import signal
 import socket
@@ -31,6 +32,7 @@ from cprlib.qemu.trace_log import TraceLog, count_lines, read_trace
 from cprlib.qemu.wrapper import last_message, qemu_below, status_of_qemu
 
 FIRMWARE_ERRORS = ("could not load PC BIOS", "pvh.bin")  # hw/i386/x86-common.c; rom_add_file(), hw/core/loader.c
+TERMINATED = re.compile(r"terminating on signal 15\b")  # qemu_kill_report(), system/runstate.c
 BROKEN_STATES = ("internal-error", "guest-panicked", "io-error")  # QAPI RunState
 GONE_S = 2.0
 RESPOND_S = 10.0  # for the reply of a QEMU that has nothing else to do
@@ -169,8 +171,18 @@ class Machine:
             return ""
         if self.watch.exceeded:
             return self.died("run the guest", status).happened
-        unasked = not (self.quitting or may_end or status == -signal.SIGKILL)
+        unasked = not (self.quitting or may_end or self.killing_signal())
         return self.died("run the guest", status).happened if unasked or status in CRASH_STATUSES else ""
+
+    def killing_signal(self) -> str:
+        """SIGKILL or SIGTERM, which has ended QEMU or is about to; empty without one.
+
+        QEMU exits with status 0 on SIGTERM, a target that does not run its main loop yet is killed by it.
+        """
+        status = self.exit_status()
+        if status in (-signal.SIGKILL, -signal.SIGTERM):
+            return signal.Signals(-status).name
+        return "SIGTERM" if not status and TERMINATED.search(self.messages) else ""
 
     def _hang_or_bad_state(self) -> str:
         """Why a running QEMU cannot run a guest; empty when it can, or does not serve QMP yet."""

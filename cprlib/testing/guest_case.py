@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -313,8 +312,8 @@ class GuestCase(CaseChecks):
             name = machine.name
             if Console(machine.files.console).ran_out_of_memory():
                 return f"the guest in the {name} ran out of memory: give it more (-p memory=MiB)"
-            if machine.exit_status() == -signal.SIGKILL and not machine.process.killed_here:
-                return f"the {name} was killed from outside by SIGKILL: did this machine run out of memory (dmesg)?"
+            if (ended_by := machine.killing_signal()) and not machine.process.killed_here:
+                return f"the {name} was killed from outside by {ended_by}: did this machine run out of memory (dmesg)?"
         return ""
 
     def check_frames(self) -> None:

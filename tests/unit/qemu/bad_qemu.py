@@ -72,6 +72,14 @@ match misbehave:
         with open(console[1], "wb") as stream:
             while True:
                 stream.write(b"\x1b[31mpanic? no.\n" * 10_000)
+    case "ends-on-sigterm":  # as QEMU does: qemu_kill_report(), system/runstate.c
+
+        def end(number: int, _frame: object) -> None:
+            print(f"qemu-system-x86_64: terminating on signal {number} from pid 7 (earlyoom)", flush=True)
+            os._exit(0)
+
+        signal.signal(signal.SIGTERM, end)
+        serve()
     case "serves":
         serve()
     case "abort":

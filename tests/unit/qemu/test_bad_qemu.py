@@ -304,6 +304,17 @@ def test_a_qemu_that_was_killed_or_quits_has_not_fallen(tmp_path: Path) -> None:
         assert machine.failure() == ""
 
 
+@pytest.mark.parametrize("misbehaviour", ["serves", "ends-on-sigterm"])
+def test_a_qemu_that_was_terminated_has_not_fallen(tmp_path: Path, misbehaviour: str) -> None:
+    with started(tmp_path, misbehaviour) as machine:
+        machine.wait_ready(20)
+        assert machine.killing_signal() == ""
+        os.kill(machine.pid, signal.SIGTERM)
+        status = machine.wait_exit(Deadline(20, "its end"))
+        assert status == (-signal.SIGTERM if misbehaviour == "serves" else 0)
+        assert (machine.failure(), machine.killing_signal()) == ("", "SIGTERM")
+
+
 def test_messages_since_a_mark_are_the_new_ones_of_output_and_log(tmp_path: Path) -> None:
     with started(tmp_path, "serves") as machine:
         machine.wait_ready(20)

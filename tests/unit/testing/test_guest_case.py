@@ -55,6 +55,7 @@ def fake_machine(folder: Path, name: str, process: subprocess.Popen[str] | None 
         process=process,
         exit_status=lambda: process.poll() if process else None,
         failure=lambda **_: "",
+        killing_signal=lambda: process and {-9: "SIGKILL", -15: "SIGTERM"}.get(process.poll() or 0, ""),
         incoming=name != "source",
     )
 
@@ -82,7 +83,12 @@ def guest_case(folder: Path, update: Callable[..., object], *others: SimpleNames
 
 
 @pytest.mark.parametrize(
-    ("kill", "outcome"), [(subprocess.Popen.kill, Outcome.INCONCLUSIVE), (kill_group, Outcome.FAIL)]
+    ("kill", "outcome"),
+    [
+        (subprocess.Popen.kill, Outcome.INCONCLUSIVE),
+        (subprocess.Popen.terminate, Outcome.INCONCLUSIVE),
+        (kill_group, Outcome.FAIL),
+    ],
 )
 def test_an_update_whose_target_the_kernel_killed_accuses_no_qemu(
     tmp_path: Path, kill: Callable[[subprocess.Popen[str]], None], outcome: Outcome

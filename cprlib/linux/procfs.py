@@ -1,4 +1,4 @@
-"""Children, vhost workers, private memory and listening sockets of a process, as procfs shows them."""
+"""Processes as procfs shows them: children, vhost workers, status, memory, processor time and listening sockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def read_text(path: Path) -> str:
 
 
 def children_of(pid: int) -> tuple[int, ...]:
-    """Child processes of the main thread of a process, zombies included; empty for a process that is gone."""
+    """Child processes of the main thread of a process, zombies included; empty for a process that is gone.
+
+    On a kernel without CONFIG_PROC_CHILDREN they are those of all its threads.
+    """
     try:
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
     except FileNotFoundError:  # gone, or a kernel without CONFIG_PROC_CHILDREN

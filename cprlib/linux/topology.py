@@ -7,7 +7,7 @@
     switch:  port0 -- br0 -- tap0 ( -- tap1 ) -- QEMU -- guest 10.75.0.2/24, fd75::2/64
 
 Addresses are fixed and neighbours permanent, so that no ARP or neighbour discovery mixes with the measured traffic.
-Each further NIC of a guest has an IP network of its own on the same switch.
+Each further NIC of a guest has an IPv4 network of its own on the same switch.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def guest_end(number: int) -> Address:
 
 
 def station_end(number: int) -> Address:
-    """The station's addresses for NIC ``number`` of the guest; they share one interface."""
+    """The station's addresses for NIC ``number`` of the guest, on one interface; it has only IPv4 for further NICs."""
     return Address(STATION.mac, f"10.75.{number}.1", f"fd75:{number}::1") if number else STATION
 
 

@@ -1,8 +1,9 @@
 """A synchronous QMP connection: qemu.qmp on an event loop in its own thread.
 
 The connection is one end of a socket pair; QEMU inherits the other end. So no socket has a name, and a QEMU that does
-not serve QMP yet (a target that waits for its CPR state) replies as soon as it does. All messages go to a transcript,
-one JSON object per line: ``time_ns``, ``direction`` (``sent``, ``received``, ``event``) and ``message``.
+not serve QMP yet (a target that waits for its CPR state) replies as soon as it does. Messages go to a transcript, one
+JSON object per line: ``time_ns``, ``direction`` (``sent``, ``received``, ``event``, and ``note`` for one of this
+module itself) and ``message``. Of the commands of :meth:`QmpConnection.execute_all` it has the number.
 """
 
 from __future__ import annotations

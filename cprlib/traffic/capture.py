@@ -3,7 +3,8 @@
 A packet socket also gets what the kernel's stack drops for a bad checksum. Such an answer is not received: it is
 counted apart, by the rules of the stack (``udp_lib_checksum_complete()``, include/net/udp.h).
 
-No frame can end the thread: a block that cannot be read is counted as a fault of the instrument.
+No single frame can end the thread: a block that cannot be read is counted as a fault of the instrument. More than
+:data:`FAULTS_LIMIT` of them end the capture.
 """
 
 from __future__ import annotations

@@ -174,13 +174,12 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         self, case: MeasuredCase, spec: GuestSpec, settings: MachineSettings, stack: contextlib.ExitStack
     ) -> RunningGuest | None:
         """Restore the guest from a template; None when that fails, which is in the evidence then."""
-        length = case.parameters.queue_length
+        mechanism, length = spec.mechanism, case.parameters.queue_length
         try:
             if template := template_for(settings, spec, case.folder, length):
                 given = replace(settings, kernel_arguments=template.kernel_arguments)
-                guest = stack.enter_context(
-                    running_guest(given, spec.mechanism, case.folder, length, saved=template.state)
-                )
+                restored = running_guest(given, mechanism, case.folder, length, saved=template.state, mode=spec.mode)
+                guest = stack.enter_context(restored)
                 case.note("guest", f"restored from template {template.key[:12]}")
                 return guest
         except (QemuFailed, GuestFailed, DeadlineExceeded) as error:

@@ -162,6 +162,7 @@ class GuestCase(CaseChecks):
         :raises UpdateFailed: it failed although the target had to get the guest.
         """
         fault = replace(fault, name=name or fault.name)
+        self.note_errors()
         try:
             result = inject_fault(self.guest, fault, hooks)
         except CprlibError as error:
@@ -173,6 +174,12 @@ class GuestCase(CaseChecks):
             if fault.survivor is Survivor.SOURCE and not result.completed_without_fault:
                 self.expect_equal("source-runs", result.state_after, result.state_before, "the source's run state")
         return result
+
+    def note_errors(self) -> None:
+        """Under traffic, note the error counters before an update that is to fail: what rises from now on counts."""
+        if self._watch:
+            with self.control_step():
+                self._watch.note_errors()
 
     def resumed_state(self) -> str:
         """Run state of the guest's QEMU, which gets time to run the guest again after a failed update."""

@@ -82,7 +82,7 @@ class TrafficWatch:
     :param flows, ports: for single packets to the guest, and from it.
     :param first: before traffic, :param before: before each update.
     :param idle: load of an idle QEMU before the traffic; None when it was not measured.
-    :param errors, errors_at_update: error counters before the traffic, and before the first update.
+    :param errors, errors_at_update: error counters before the traffic, and before the first update, which may fail.
     :param planned: the guest's updates before the traffic, successful or not. Others than ``updates`` pause it, too.
     """
 
@@ -116,10 +116,13 @@ class TrafficWatch:
 
     def before_update(self) -> None:
         """Look at the guest before an update. Right after one it is busy with the packets that waited."""
-        network = self.guest.agent.network()
-        if not self.before:
-            self.errors_at_update = read_errors(self.guest, network)
-        self.before.append(sample_guest(self.guest, network))
+        self.note_errors()
+        self.before.append(sample_guest(self.guest, self.guest.agent.network()))
+
+    def note_errors(self) -> None:
+        """Read the error counters before the first update, also one that is to fail; later calls do nothing."""
+        if not self.errors_at_update:
+            self.errors_at_update = read_errors(self.guest, self.guest.agent.network())
 
     def sample_end(self) -> GuestSample:
         """Look at the guest right after the traffic."""

@@ -27,6 +27,7 @@ def expect_exec_refused(case: MeasuredCase, label: str, said: str, *command: str
     """
     expected = f"the update fails: {said}"
     case.frames.note_nics()
+    case.note_errors()
     try:
         case.guest.live_update(hooks=[ExecuteInstead(*command)] if command else [])
     except UpdateFailed as error:

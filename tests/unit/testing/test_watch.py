@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from cprlib.deadline import Deadline
+from cprlib.errors import UpdateFailed
 from cprlib.evidence.clock_checks import DeviceClock
 from cprlib.evidence.counter_checks import Errors, Notifications
 from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, LATE_MS
 from cprlib.evidence.records import Outcome
 from cprlib.testing import watch as module
+from cprlib.testing.guest_case import GuestCase
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.watch import FrameWatch, GuestSample, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.update.events import Event, Step, Who
-from cprlib.update.results import ANNOUNCEMENTS_MS
+from cprlib.update.faults import faults_named
+from cprlib.update.results import ANNOUNCEMENTS_MS, FaultResult
 from cprlib.update.running_guest import RunningGuest
 from moment_updater import MomentUpdater
-from tests.unit.evidence.test_update_checks import GOOD
+from test_cpr_exec import expect_exec_refused
+from tests.unit.evidence.test_update_checks import GOOD, fault_result
 from tests.unit.evidence.test_watched_checks import reading
+from tests.unit.testing.test_guest_case import guest_case
 
 pytestmark = pytest.mark.fast
 
@@ -83,6 +89,34 @@ def test_checks_are_not_lost_when_the_guest_hangs_later(watch: TrafficWatch, mon
     assert next(checks).name == "single-packets-arrive"
     with pytest.raises(ZeroDivisionError):
         next(checks)
+
+
+@pytest.mark.parametrize("inject", [True, False])
+def test_errors_of_failed_updates_are_no_errors_of_before(
+    watch: TrafficWatch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, inject: bool
+) -> None:
+    """They count against the series, whether a fault is injected or exec is refused."""
+    errors = {"guest's eth0 rx_errors": 0}
+
+    def fail(*_: object, **_2: object) -> FaultResult:
+        errors["guest's eth0 rx_errors"] += 5
+        if inject:
+            return fault_result("cpr-garbage")
+        raise UpdateFailed("live-update the guest", "No such file or directory")
+
+    monkeypatch.setattr(module, "read_errors", lambda *_: dict(errors))
+    monkeypatch.setattr(module, "sample_guest", lambda *_: sample(1000))
+    monkeypatch.setattr("cprlib.testing.guest_case.inject_fault", fail)
+    monkeypatch.setattr(GuestCase, "resumed_state", lambda _: "running")
+    watch.before.clear()
+    case = guest_case(tmp_path, fail)
+    case._watch = watch
+    if inject:
+        case.inject_fault(*faults_named("cpr-garbage"))
+    else:
+        expect_exec_refused(cast("MeasuredCase", case), "missing", "No such file or directory", "/nowhere")
+    watch.before_update()
+    assert outcomes(watch)["no-error-counted"] is Outcome.FAIL
 
 
 @pytest.mark.parametrize("scale", ["1", "3"])

@@ -14,6 +14,7 @@ from cprlib.errors import (
     DeadlineExceeded,
     GuestFailed,
     InstrumentError,
+    UsageError,
 )
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
@@ -156,15 +157,22 @@ class MeasuredCase(GuestCase):
         silent = self.silent_nics(netdevs)
         self.expect_empty("answers", silent, expected, "no packet comes back", when=when)
 
+    def _measured_stream(self) -> StreamSettings:
+        """Settings of the measured stream, of which a case has one: a second one would replace the figures."""
+        if self.evidence.sent is not None:
+            happened, advice = "the case has measured traffic already", "use one under_traffic() for all updates"
+            raise UsageError("measure traffic", happened, advice)
+        longest_s = self.parameters.before + LONGEST_UPDATES_S + max(self.parameters.after, LONGEST_AFTER_S)
+        return StreamSettings(rate=self.parameters.rate, duration_s=longest_s)
+
     @contextlib.contextmanager
     def under_traffic(self, *, idle: bool = False) -> Iterator[None]:
-        """Send test packets before, during and after the body; then add all figures to the evidence.
+        """Send test packets before, during and after the body; then add all figures to the evidence. Once in a case.
 
         :param idle: measure the load of an idle QEMU before and after, which takes 1.2 s.
+        :raises UsageError: the case has such figures.
         """
-        parameters = self.parameters
-        longest_s = parameters.before + LONGEST_UPDATES_S + max(parameters.after, LONGEST_AFTER_S)
-        settings = StreamSettings(rate=parameters.rate, duration_s=longest_s)
+        parameters, settings = self.parameters, self._measured_stream()
         with self.control_step():
             station, flows = self.guest.topology.station, self._warm_flows()
             self._watch = watch = TrafficWatch.begin(self.guest, flows, self.ports.take(1 + len(flows)), idle=idle)

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, InstrumentError, UpdateFailed
+from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, InstrumentError, UpdateFailed, UsageError
 from cprlib.evidence.case import CaseEvidence, Packets
 from cprlib.evidence.records import Check, Outcome, Role
 from cprlib.guest.agent import AgentConnection
@@ -113,6 +113,14 @@ def test_a_good_run_has_a_ledger_and_the_checks_of_the_watch(case: MeasuredCase)
     assert "a" in {check.name for check in case.evidence.checks}
 
 
+def test_a_second_measurement_does_not_replace_the_loss_of_the_first(case: MeasuredCase) -> None:
+    with case.under_traffic():
+        pass
+    with pytest.raises(UsageError, match="has measured traffic already"), case.under_traffic():
+        pass
+    expect_figures(case)
+
+
 def test_traffic_that_ends_before_the_last_update_proves_nothing(
     case: MeasuredCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,8 +167,10 @@ def test_an_instrument_that_dies_as_well_does_not_hide_what_qemu_did(
 ) -> None:
     died = InstrumentError("talk to the traffic instrument", "its process is gone")
     monkeypatch.setattr(FakeSession, "finish", raising(died))
+    unmeasured = case.evidence
     with pytest.raises(UpdateFailed), case.under_traffic():
         raise UpdateFailed("update", "it failed")
+    case.evidence = unmeasured
     with pytest.raises(InstrumentError), case.under_traffic():
         pass
 

@@ -118,8 +118,11 @@ def read_cases(results: Path, tests: Sequence[AvocadoTest]) -> tuple[CaseEvidenc
     """
     folders = sorted(path for path in (results / CASES).glob("*") if path.is_dir())
     cases = [_read_case(folder) for folder in folders]
-    joined = [_join(case, tests) for case in cases]
     known = [find_test(case.test, tests) for case in cases]
+    explained = {test for case, test in zip(cases, known, strict=True) if test and repeats_verdict(test, case)}
+    joined = [
+        _join(case, test) if test and test not in explained else case for case, test in zip(cases, known, strict=True)
+    ]
     orphans = [_without_case(test) for test in tests if test not in known]
     return tuple(sorted(joined, key=lambda case: case.started_ns or 0)) + tuple(orphans)
 
@@ -155,15 +158,11 @@ def find_test(name: str, tests: Sequence[AvocadoTest]) -> AvocadoTest | None:
     return next(exact, None) or next((test for test in tests if test.is_named(name)), None)
 
 
-def _join(case: CaseEvidence, tests: Sequence[AvocadoTest]) -> CaseEvidence:
-    test = find_test(case.test, tests)
-    if test is None:
-        return case
+def _join(case: CaseEvidence, test: AvocadoTest) -> CaseEvidence:
+    """A case with the status of its test, which no verdict on a case of that test explains."""
     if test.status in _SKIPPED:
         failed = any(check.outcome == Outcome.FAIL for check in case.checks)
         return case if case.skipped or failed else replace(case, skipped=test.reason or NO_REASON)
-    if repeats_verdict(test, case):
-        return case
     return case.with_checks(*_test_checks(test))
 
 

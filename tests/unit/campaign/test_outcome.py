@@ -116,9 +116,9 @@ def test_only_failed_evidence_fails_and_nothing_passes_by_default(
     from cprlib.campaign.outcome import judge_job  # noqa: PLC0415
     from cprlib.report.read_results import _join  # noqa: PLC0415
 
-    job = JobResults((AvocadoTest("1-test-a", "test-a", status, reason, 3.0),))
-    case = _join(replace(checked(*outcomes), test="1-test-a"), job.tests)
-    judged = judge_job([case], job, POLICIES)
+    test = AvocadoTest("1-test-a", "test-a", status, reason, 3.0)
+    case = _join(replace(checked(*outcomes), test=test.id), test)
+    judged = judge_job([case], JobResults((test,)), POLICIES)
     if Outcome.FAIL in outcomes:
         assert judged.outcome == JobOutcome.FAILED
     if judged.outcome == JobOutcome.FAILED:

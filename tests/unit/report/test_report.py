@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -193,6 +194,25 @@ def test_status_that_repeats_the_verdict_is_judged_again(tmp_path: Path) -> None
     lenient.write_text('extends = "default"\n[loss]\nforward = 2\n[ledger]\nunexplained = 2\n')
     assert judge_results(tmp_path, DEFAULT, environment=MACHINE).verdict.outcome == Outcome.FAIL
     assert judge_results(tmp_path, load_policy(lenient), environment=MACHINE).verdict.outcome == Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    ("status", "second"),
+    [
+        ("FAIL", {"loss": PerDirection(2, 0), "unexplained": 2, "concluded": Outcome.FAIL}),
+        ("CANCEL", {"skipped": "no second CPU", "skip_word": "no-vcpus", "concluded": Outcome.SKIP}),
+    ],
+)
+def test_status_of_a_test_that_one_of_its_cases_has_changes_no_other(
+    tmp_path: Path, status: str, second: dict[str, Any]
+) -> None:
+    first = replace(good_case("first"), test="1-t.py:T.test_x", concluded=Outcome.PASS)
+    put(tmp_path, first)
+    put(tmp_path, replace(first, id="second", **second))
+    write_job(tmp_path, ("1-t.py:T.test_x", status, "the second case"))
+    found = {case.evidence.id: case for case in judge_results(tmp_path, DEFAULT, environment=MACHINE).cases}
+    assert (found["first"].outcome, found["first"].evidence) == (Outcome.PASS, first)
+    assert found["second"].outcome is not Outcome.PASS
 
 
 def test_interrupted_job_is_inconclusive(tmp_path: Path) -> None:

@@ -39,7 +39,10 @@ def test_netdevs_get_what_the_mechanism_needs() -> None:
 
 def test_nics_that_can_be_plugged_need_machine_pc() -> None:
     assert settings(GuestSpec()).machine == "q35"
-    assert settings(GuestSpec(plugged=True)).machine == settings(GuestSpec(pluggable=True)).machine == "pc"
+    for spec in (GuestSpec(plugged=True), GuestSpec(pluggable=True)):
+        for machine in ("q35", "pc", "pc-q35-10.0"):
+            assert settings(spec, machine=machine).machine == "pc"
+        assert settings(spec, machine="pc-i440fx-10.0").machine == "pc-i440fx-10.0"
     assert settings(GuestSpec(machine="pc-q35-10.0"), machine="pc").machine == "pc-q35-10.0"
 
 

@@ -37,11 +37,9 @@ class SchemaFile:
 
     def text(self) -> str:
         """The schema, with the docstrings of the records as descriptions."""
-        (reference,), definitions = msgspec.json.schema_components(
-            (self.record,), schema_hook=None, ref_template="#/$defs/{name}"
-        )
-        for name, kind in _records(self.record).items():
-            _describe(definitions[name], kind)
+        (reference,), definitions = msgspec.json.schema_components((self.record,), ref_template="#/$defs/{name}")
+        for definition in definitions.values():
+            _describe(definition)
         head = {
             "$schema": DIALECT,
             "$id": f"urn:cprlib:{self.name}:{self.version}",
@@ -61,44 +59,15 @@ class SchemaFile:
             raise InstrumentError(f"write {self.name}.json", str(error), "report this as a bug") from error
 
 
-def _records(kind: Any) -> dict[str, type]:
-    """All records that a type contains, by name."""
-    found: dict[str, type] = {}
-
-    def visit(node: Any) -> None:
-        if isinstance(node, msgspec.inspect.DataclassType | msgspec.inspect.StructType):
-            if node.cls.__name__ in found:
-                return
-            found[node.cls.__name__] = node.cls
-        elif isinstance(node, msgspec.inspect.EnumType):
-            found[node.cls.__name__] = node.cls
-        if isinstance(node, msgspec.Struct):
-            for name in node.__struct_fields__:
-                member = getattr(node, name)
-                for item in member if isinstance(member, tuple) else (member,):
-                    visit(item)
-
-    visit(msgspec.inspect.type_info(kind))
-    return found
-
-
-def _describe(schema: dict[str, Any], kind: type) -> None:
-    """Put a record's docstring into its schema: the text, and each ``:param`` at its property."""
-    text = inspect.cleandoc(kind.__doc__ or "")
+def _describe(schema: dict[str, Any]) -> None:
+    """Divide a record's docstring, which msgspec takes as its description: each ``:param`` describes its property."""
+    text = inspect.cleandoc(schema.get("description", ""))
     schema["description"] = _plain(text.partition(":param")[0])
-    for name, meaning in parameters(kind).items():
-        for property_name in (name, name.rstrip("_")):
-            if property_name in schema.get("properties", {}):
-                schema["properties"][property_name]["description"] = meaning
-
-
-def parameters(kind: type) -> dict[str, str]:
-    """The ``:param`` texts of a record and of the records that it extends; several names may share one."""
-    found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        for names, meaning in PARAMETERS.findall(inspect.cleandoc(base.__doc__ or "")):
-            found |= dict.fromkeys(names.split(", "), _plain(meaning))
-    return found
+    for names, meaning in PARAMETERS.findall(text):
+        for name in names.split(", "):
+            for property_name in (name, name.rstrip("_")):
+                if property_name in schema.get("properties", {}):
+                    schema["properties"][property_name]["description"] = _plain(meaning)
 
 
 def _plain(text: str) -> str:

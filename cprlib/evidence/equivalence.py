@@ -20,15 +20,17 @@ from __future__ import annotations
 import errno
 import functools
 import re
-import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from cprlib import files
-from cprlib.codec import BadValue, decode
-from cprlib.errors import InstrumentError, QmpRefused, UsageError
+from cprlib.codec import load_toml
+from cprlib.errors import InstrumentError, QmpRefused
 from cprlib.evidence.records import Check, Difference, EquivalenceRecord, Outcome, StatePair
 from cprlib.update.mechanism import Mechanism
 from cprlib.words import listed
@@ -42,7 +44,6 @@ EXPECTED = {
     StatePair.RELEASE: "each device sends the fields that it sends in the release, in the same order",
     StatePair.PAUSED: "memory, registers and device state of a guest that does not run are exactly the same",
 }
-TABLE = "allowed"
 WILDCARDS = {"*": "[^/]*", "**": ".*"}
 ADVICE = "docs/reading-a-report.md describes the file"
 LONGEST_VALUE, LONGEST_PATH, CONTEXT = 240, 240, 40  # characters
@@ -180,8 +181,7 @@ def equivalence_check(record: EquivalenceRecord, name: str) -> Check:
     return Check(name, Outcome.PASS, expected, f"{record.compared} values, {record.allowed} differ as allowed")
 
 
-@dataclass(frozen=True, slots=True)
-class AllowedDifference:
+class AllowedDifference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One entry of the file.
 
     :param path: pattern of the paths of the values.
@@ -192,8 +192,8 @@ class AllowedDifference:
     :param most: number of values that may differ; any number when 0.
     """
 
-    path: str
-    reason: str
+    path: Annotated[str, msgspec.Meta(pattern=r"^[^/*]+(/|\Z)")]  # it begins with a side
+    reason: Annotated[str, msgspec.Meta(pattern=r"\S")]
     comparisons: tuple[StatePair, ...] = ()
     mechanisms: tuple[Mechanism, ...] = ()
     accelerator: str = ""
@@ -226,53 +226,13 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile(text, re.DOTALL)
 
 
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    allowed: tuple[AllowedDifference, ...] = ()
+
+
 def allowed_differences(path: Path | None = None) -> tuple[AllowedDifference, ...]:
-    """The entries of a file.
+    """The entries of a file, fixtures/equivalence.toml when None.
 
-    :param path: fixtures/equivalence.toml when None.
-    :raises UsageError: it is missing or invalid; the message has file and line.
+    :raises UsageError: it is missing or invalid; the message has the number of the entry.
     """
-    path = path or files.project_folder() / "fixtures" / "equivalence.toml"
-    tried = f"use the allowed differences in {path}"
-    try:
-        text = path.read_text(encoding="utf-8")
-        value = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(tried, str(error), ADVICE) from error
-    entries = value.pop(TABLE, [])
-    if value or not isinstance(entries, list):
-        happened = f"unknown key {next(iter(value))!r}" if value else f"{TABLE} must be tables: [[{TABLE}]]"
-        raise UsageError(tried, f"{happened} (known: [[{TABLE}]])", ADVICE)
-    lines = [number for number, line in enumerate(text.splitlines(), 1) if line.strip() == f"[[{TABLE}]]"]
-    return tuple(
-        _entry(entry, tried, lines[index] if index < len(lines) else 1, entries[:index])
-        for index, entry in enumerate(entries)
-    )
-
-
-def _entry(value: object, tried: str, line: int, earlier: Sequence[object]) -> AllowedDifference:
-    """The entry of one table.
-
-    :param line: number of its header's line.
-    """
-    known = [item.name for item in fields(AllowedDifference)]
-
-    def error(happened: str) -> UsageError:
-        return UsageError(tried, f"line {line}: {happened}", ADVICE)
-
-    if not isinstance(value, dict):
-        raise error("an entry must be a table")
-    if unknown := [name for name in value if name not in known]:
-        raise error(f"unknown key {unknown[0]!r} (known: {', '.join(known)})")
-    try:
-        entry = decode(AllowedDifference, value)
-    except BadValue as bad:
-        raise error(str(bad)) from bad
-    side = entry.path.partition("/")[0]
-    if not entry.reason.strip():
-        raise error(f"{entry.path} has no reason")
-    if not side or "*" in side:
-        raise error(f"{entry.path!r} does not begin with a side, such as qom/")
-    if value in earlier:
-        raise error(f"{entry.path} is there twice")
-    return entry
+    return load_toml(_File, path or files.project_folder() / "fixtures" / "equivalence.toml", ADVICE).allowed

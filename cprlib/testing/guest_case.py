@@ -325,21 +325,8 @@ class GuestCase(CaseChecks):
 
     def check_frames(self) -> None:
         """Add the checks of all frames other than test packets, at the end of the case."""
-        features = next((fact.after for fact in self.evidence.guest_view if fact.name == "virtio features"), None)
-        faults = self.evidence.faults
-        if self.guest.updates or faults:
-            moves = [item for item in faults if item.may_have_moved]
-            later = (item.state != "running" for item in moves if item.fault.survivor is not Survivor.NEITHER)
-            control_run_ms = self.evidence.instrument.control_run_interruption_ms or 0.0
-            self.add_checks(
-                *self.frames.checks(
-                    features,
-                    first=not faults,
-                    announced_later=any(later),
-                    other_moves=len(moves),
-                    control_run_ms=control_run_ms,
-                )
-            )
+        if self.guest.updates or self.evidence.faults:
+            self.add_checks(*self.frames.checks(self.evidence))
 
     def note_death(self) -> None:
         """Add it to the evidence when a QEMU crashed, or the guest's kernel died or got no processor time."""

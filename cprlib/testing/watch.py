@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from cprlib.deadline import Deadline, timeout_scale
 from cprlib.errors import DeadlineExceeded
+from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.clock_checks import (
     NS,
     ClockRates,
@@ -48,6 +49,7 @@ from cprlib.traffic.flow import Flow, flows_between
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrame, OtherFrames
 from cprlib.update.events import Step
+from cprlib.update.faults import Survivor
 from cprlib.update.results import ANNOUNCEMENTS_MS, UpdateResult
 from cprlib.update.running_guest import RunningGuest
 
@@ -221,35 +223,30 @@ class FrameWatch:
             deadline, rounds = Deadline(max(left, 0.001), "announcements"), len(update.announcements_ms)
             self.wait_announced(kind, next(iter(self._macs)), resumed, deadline, rounds)
 
-    def checks(
-        self, features: str | None, *, first: bool, announced_later: bool, other_moves: int, control_run_ms: float
-    ) -> Iterator[Check]:
+    def checks(self, evidence: CaseEvidence) -> Iterator[Check]:
         """The checks of all frames, at the end of the case.
 
-        :param features: feature bits of a NIC that carried traffic with its link up; None when that is not known.
-        :param first: there were no other updates than the guest's.
-        :param announced_later: a paused or suspended guest was updated too: it is announced when it runs.
-        :param other_moves: see :class:`Watched`.
-        :param control_run_ms: the longest interruption in a control run; 0.0 without one.
+        :param evidence: of the case. What the guest's NIC had negotiated is known only after traffic with its link up.
         """
         self.note_nics()
-        updates = self._guest.updates
-        bits = set((features or "").split())
-        announces = {str(GUEST_ANNOUNCE), str(CONTROL_QUEUE)} <= bits
-        macs = tuple(self._macs)
+        features = next((fact.after for fact in evidence.guest_view if fact.name == "virtio features"), None)
+        announces = {str(GUEST_ANNOUNCE), str(CONTROL_QUEUE)} <= set((features or "").split())
         if announces:
             self.wait_guest_announced()
+        moves = [item for item in evidence.faults if item.may_have_moved]
+        # a paused or suspended guest was updated too: it is announced when it runs
+        later = any(item.state != "running" for item in moves if item.fault.survivor is not Survivor.NEITHER)
         watched = Watched(
             frames=self.read(),
             first_ns=self._first_ns,
             last_ns=time.time_ns(),
             dropped=self._frames.read_dropped(),
-            macs=macs,
+            macs=tuple(self._macs),
             answered=self.answered or features is not None,
             guest_announces=announces,
-            on_request=announced_later
+            on_request=later
             or any(ANNOUNCE_COMMAND in path.read_bytes() for path in self._guest.folder.glob("qmp-*.log")),
-            other_moves=other_moves,
-            control_run_ms=control_run_ms,
+            other_moves=len(moves),
+            control_run_ms=evidence.instrument.control_run_interruption_ms or 0.0,
         )
-        yield from frame_checks(watched, updates, first=first)
+        yield from frame_checks(watched, self._guest.updates, first=not evidence.faults)

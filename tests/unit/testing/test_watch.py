@@ -12,10 +12,11 @@ import pytest
 
 from cprlib.deadline import Deadline
 from cprlib.errors import UpdateFailed
+from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.clock_checks import DeviceClock
 from cprlib.evidence.counter_checks import Errors, Notifications
-from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, LATE_MS
-from cprlib.evidence.records import Outcome
+from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, LATE_MS, Watched
+from cprlib.evidence.records import Check, FaultRecord, GuestFact, Outcome
 from cprlib.testing import watch as module
 from cprlib.testing.guest_case import GuestCase
 from cprlib.testing.measured_case import MeasuredCase
@@ -23,6 +24,7 @@ from cprlib.testing.watch import FrameWatch, GuestSample, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import faults_named
+from cprlib.update.mechanism import Mechanism
 from cprlib.update.results import ANNOUNCEMENTS_MS, FaultResult
 from cprlib.update.running_guest import RunningGuest
 from moment_updater import MomentUpdater
@@ -117,6 +119,34 @@ def test_errors_of_failed_updates_are_no_errors_of_before(
         expect_exec_refused(cast("MeasuredCase", case), "missing", "No such file or directory", "/nowhere")
     watch.before_update()
     assert outcomes(watch)["no-error-counted"] is Outcome.FAIL
+
+
+@pytest.mark.parametrize("state", ["paused", "running"])
+def test_frames_are_judged_by_the_evidence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str) -> None:
+    """A guest that moves while it is paused is announced when it runs, as one that management announces."""
+    nics = [SimpleNamespace(mac="a")]
+    guest = SimpleNamespace(machine=SimpleNamespace(settings=SimpleNamespace(nics=nics)), updates=[], folder=tmp_path)
+    frames = SimpleNamespace(read=lambda: (), read_dropped=lambda: 0)
+    seen: list[Watched] = []
+
+    def checks(watched: Watched, *_: object, **_2: object) -> tuple[Check, ...]:
+        seen.append(watched)
+        return ()
+
+    monkeypatch.setattr(FrameWatch, "wait_guest_announced", lambda _: None)
+    monkeypatch.setattr(module, "frame_checks", checks)
+    (fault,) = faults_named("no-fault")
+    evidence = CaseEvidence(
+        "x",
+        Mechanism.CPR,
+        guest_view=(GuestFact("virtio features", "17 21", "17 21"),),
+        faults=(FaultRecord(fault, state=state),),
+    )
+    watch = FrameWatch(cast("RunningGuest", guest), cast("OtherFrames", frames))
+    assert list(watch.checks(evidence)) == []
+    (watched,) = seen
+    assert (watched.macs, watched.answered, watched.guest_announces) == (("a",), True, True)
+    assert (watched.other_moves, watched.on_request) == (1, state == "paused")
 
 
 @pytest.mark.parametrize("scale", ["1", "3"])

@@ -94,8 +94,9 @@ class GuestCase(CaseChecks):
 
         :param qemu: QEMU of the target; the source's when None.
         :param label: prefix of the names of this update's checks. With a label the files that were sent are checked
-            too, and the times between the update's steps are not. If ``target`` or ``hooks`` are given as well, the
-            states before and after are not compared, nor is what both QEMUs say: both arguments change them.
+            too, and the times between the update's steps only under traffic. If ``target`` or ``hooks`` are given as
+            well, the states before and after are not compared, nor is what both QEMUs say: both arguments change them.
+            With another QEMU neither is compared, label or not; in mode ``cpr-exec`` only the states are.
         :param target: settings of the target; the source's when None.
         :param note: for the report of a case with several updates.
         :param check: name of the check that fails when the update does; ``LABEL-update`` with a label.

@@ -88,7 +88,7 @@ def _shortest(send: Callable[[], float | None], limit_ms: float, fast_ms: float 
 
     :param send: sends a packet; its delay in ms, None when it is lost.
     :param limit_ms: further packets are sent while all are slower.
-    :param fast_ms: a first packet as fast as this is enough.
+    :param fast_ms: one packet as fast as this is enough, unless one before was late or lost.
     """
     in_time: list[float] = []
     late: list[float | None] = []

@@ -68,7 +68,7 @@ class UpdateHook:
         """The source has got ``migrate``; the answer is in ``update.migrate_reply``."""
 
     def after_stop(self, update: LiveUpdate) -> None:
-        """The source's guest has stopped; not called when the update expects a failure."""
+        """The source's guest has stopped, or may still run if a hook does not wait for STOP. Only in ``perform()``."""
 
 
 @dataclass(slots=True)

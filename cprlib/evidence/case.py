@@ -119,7 +119,6 @@ class CaseEvidence:
     reproduce: str = ""
     source: QemuFacts | None = None
     target: QemuFacts | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
     faults: tuple[FaultRecord, ...] = ()
     equivalence: tuple[EquivalenceRecord, ...] = ()
 

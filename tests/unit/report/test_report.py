@@ -240,9 +240,9 @@ def test_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_hostile_text_is_harmless(tmp_path: Path) -> None:
-    case = replace(
-        good_case("hostile"), title=HOSTILE, warnings=(HOSTILE,), reproduce=HOSTILE, environment={HOSTILE: HOSTILE}
-    ).with_checks(Check(HOSTILE, Outcome.FAIL, HOSTILE, HOSTILE, HOSTILE * 500))
+    case = replace(good_case("hostile"), title=HOSTILE, warnings=(HOSTILE,), reproduce=HOSTILE).with_checks(
+        Check(HOSTILE, Outcome.FAIL, HOSTILE, HOSTILE, HOSTILE * 500)
+    )
     put(tmp_path, case)
     report = build_report(tmp_path, DEFAULT, environment=MACHINE, command=HOSTILE)
     page = (tmp_path / "report.html").read_text()

@@ -120,15 +120,14 @@ class History:
         return [index for (_, before), (index, setup) in itertools.pairwise(known) if setup != before]
 
 
-def read_history(folder: Path, limit: int = MAX_RUNS) -> History:
+def read_history(folder: Path) -> History:
     """Read the newest runs in a folder of runs.
 
-    :param limit: of runs.
     :raises UsageError: there is no such folder.
     """
     require_results(folder, "show the history of", "give the --out of your runs")
     names = sorted(path.name for path in folder.iterdir() if RUN_NAME.fullmatch(path.name) and _has_report(path))
-    shown = names[-limit:]
+    shown = names[-MAX_RUNS:]
     return History(folder, tuple(_read_run(folder / name) for name in shown), len(names) - len(shown))
 
 

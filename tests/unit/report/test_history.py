@@ -14,6 +14,7 @@ import pytest
 from cprlib.cli.main import main
 from cprlib.errors import UsageError
 from cprlib.evidence.case import CaseEvidence
+from cprlib.report import history as module
 from cprlib.report.build_report import build_report
 from cprlib.report.environment import Environment
 from cprlib.report.history import draw_case, read_history, render_history, write_index
@@ -122,7 +123,8 @@ def test_cores_that_are_unknown_are_not_shown(tmp_path: Path) -> None:
     assert read_history(tmp_path).runs[0].machine == "lab uml, unknown CPU, Linux 6.12"
 
 
-def test_newest_runs_are_shown_and_older_ones_counted(tmp_path: Path) -> None:
+def test_newest_runs_are_shown_and_older_ones_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_RUNS", 3)
     first = save(tmp_path, 1, good_case("tap"))
     for day in range(2, 8):
         folder = tmp_path / f"2026-01-{day:02}T08-00-00Z"
@@ -130,7 +132,7 @@ def test_newest_runs_are_shown_and_older_ones_counted(tmp_path: Path) -> None:
         (folder / "run.json").write_text((first / "run.json").read_text())
     (tmp_path / "2026-01-09T08-00-00Z").mkdir()  # no report yet
     (tmp_path / "notes").mkdir()
-    history = read_history(tmp_path, limit=3)
+    history = read_history(tmp_path)
     assert [run.name[:10] for run in history.runs] == ["2026-01-05", "2026-01-06", "2026-01-07"]
     assert history.older == 4
     assert "the newest of 7" in render_history(history)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cprlib.campaign.coverage.records import COVERAGE_SCHEMA_FILE, CoverageFigures, CoverageReport, LineCoverage
@@ -16,34 +14,6 @@ from cprlib.words import first_of
 
 PAGE_FILE, SUMMARY_FILE = "coverage.html", "coverage.md"
 SUMMARY_LINES = 20  # that do not run, in the text and in coverage.md
-
-
-@dataclass(frozen=True, slots=True)
-class LineView:
-    """A line as the page shows it.
-
-    :param follows: its number is one more than that of the line before it.
-    :param tests: their numbers: ``"1-5, 9"``.
-    """
-
-    line: LineCoverage
-    follows: bool
-    tests: str
-
-    @property
-    def kind(self) -> str:
-        """Class of its style."""
-        if self.line.is_open:
-            return "open"
-        if not self.line.count:
-            return "explained"
-        return "partly" if 0 in self.line.branches else "run"
-
-    @property
-    def branches(self) -> str:
-        """``1/2``: taken and all; empty without branches."""
-        taken = sum(map(bool, self.line.branches))
-        return f"{taken}/{len(self.line.branches)}" if self.line.branches else ""
 
 
 def write_report(folder: Path, report: CoverageReport) -> None:
@@ -63,28 +33,16 @@ def report_html(report: CoverageReport, run_page: str = "") -> str:
     :param run_page: file of the report of the run; empty when nothing was run.
     """
     numbers = {test: number for number, test in enumerate(report.tests, 1)}
-    patches = [(patch, _by_file(patch.lines, numbers)) for patch in report.patches]
     return render(
         "coverage.html",
         TEMPLATES,
         report=report,
         headings=HEADINGS,
         rows=_rows(report),
-        patches=patches,
+        numbers=lambda tests: ranges(numbers[test] for test in tests),
         case_id=case_id,
         run_page=run_page,
     )
-
-
-def _by_file(lines: Sequence[LineCoverage], numbers: Mapping[str, int]) -> list[tuple[str, list[LineView]]]:
-    files = []
-    for file, group in itertools.groupby(lines, key=lambda line: line.file):
-        views, before = [], 0
-        for line in group:
-            views.append(LineView(line, line.line == before + 1, ranges(numbers[test] for test in line.tests)))
-            before = line.line
-        files.append((file, views))
-    return files
 
 
 def ranges(numbers: Iterable[int]) -> str:

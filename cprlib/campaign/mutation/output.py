@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
 from pathlib import Path
 
 from cprlib.build.generated_mutants import GeneratedMutant
@@ -87,36 +87,12 @@ def sign(item: BuildResults, test: str) -> str:
 # --- mutation.html ---
 
 
-@dataclass(frozen=True, slots=True)
-class ResultView:
-    """A result as the page shows it.
-
-    :param sign: see :func:`sign`.
-    :param kind: class of its style.
-    :param link: of its evidence; empty when it did not run.
-    """
-
-    test: str
-    sign: str
-    kind: str
-    title: str
-    link: str
-    message: str
-    result: Result | None
-    must: bool
-
-    @property
-    def listed(self) -> bool:
-        """Whether it is worth a line: a test that did not pass, or one that must kill the mutant."""
-        return self.must or (self.result is not None and self.result.outcome != JobOutcome.PASSED)
-
-
 def report_html(folder: Path, report: MutationReport) -> str:
     """The page: a grid of builds by tests, and a section for each build.
 
     :param folder: of the session; links are relative to it.
     """
-    builds = [(item, [_view(folder, item, test.id) for test in report.tests]) for item in report.builds]
+    builds = [(item, [test.id for test in report.tests if _is_listed(item, test.id)]) for item in report.builds]
     return render(
         "mutation.html",
         TEMPLATES,
@@ -126,28 +102,18 @@ def report_html(folder: Path, report: MutationReport) -> str:
         scope=SCOPE[report.tests_per_mutant],
         counts=COUNTS,
         percent=percent_text,
-        evidence=_evidence_of_kills(folder, report),
+        sign=sign,
+        after=_after,
+        fitting_message=fitting_message,
+        link=functools.partial(evidence_link, folder),
+        results=f"{RESULTS}/generated",
     )
 
 
-def _evidence_of_kills(folder: Path, report: MutationReport) -> dict[int, str]:
-    killed = [result for result in (report.generated.mutants if report.generated else ()) if result.killed_by]
-    top = f"{RESULTS}/generated"
-    return {
-        result.mutant.number: evidence_link(folder, f"{top}/{result.mutant.number}/{result.killed_by}")
-        for result in killed
-    }
-
-
-def _view(folder: Path, item: BuildResults, test: str) -> ResultView:
-    result, must, shown = item.result(test), test in item.must_be_killed_by, sign(item, test)
-    if result is None:
-        kind = "bad" if test in item.not_run else "none"
-        return ResultView(test, shown, kind, f"{test}: not run", "", "", None, must)
-    title = f"{test}: {result.outcome}{_after(result)}{'; this test must kill it' if must else ''}"
-    kind = "bad" if WRONG in shown else result.outcome.value
-    message = fitting_message(result.messages, item.message)
-    return ResultView(test, shown, kind, title, evidence_link(folder, result.folder), message, result, must)
+def _is_listed(item: BuildResults, test: str) -> bool:
+    """Whether a result is worth a line: a test that did not pass, or one that must kill the mutant."""
+    result = item.result(test)
+    return test in item.must_be_killed_by or (result is not None and result.outcome != JobOutcome.PASSED)
 
 
 def _after(result: Result | Kill) -> str:

@@ -45,7 +45,7 @@ from cprlib.lab.engine import ENGINES
 if TYPE_CHECKING:
     from cprlib.build.assets import Assets
     from cprlib.campaign.matrix import MatrixRun
-    from cprlib.lab.avocado_run import FirstTry, SuiteRun
+    from cprlib.lab.avocado_run import SuiteRun
     from cprlib.qemu.binary import QemuBinary
     from cprlib.report.environment import Environment
     from cprlib.report.run_report import RunReport
@@ -221,7 +221,7 @@ def _run_and_judge(suite: SuiteRun, policy: Policy, environment: Environment, co
         return judge_results(suite.results, policy, environment=ran, command=command)
 
     report = judge()
-    if repeat and (tries := first_tries(report)):
+    if repeat and (tries := report.to_repeat):
         report_progress("Inconclusive tests are run once more, alone.")
         with hint_results(suite.results, report_command):
             retries += repeat_tests(suite, tries)
@@ -232,21 +232,6 @@ def _run_and_judge(suite: SuiteRun, policy: Policy, environment: Environment, co
     click.echo(f"report: {latest / 'report.html'}")
     _write_history(suite.results.parent)  # draws plots of all cases
     return int(report.exit_status)
-
-
-def first_tries(report: RunReport) -> tuple[FirstTry, ...]:
-    """The cases of a run whose tests are repeated, with the reasons of those that were inconclusive."""
-    from cprlib.evidence.records import Outcome
-    from cprlib.lab.avocado_run import FirstTry
-
-    return tuple(
-        FirstTry(
-            case.evidence.id,
-            case.evidence.test,
-            tuple(item.text for item in case.verdict.reasons if item.outcome is Outcome.INCONCLUSIVE),
-        )
-        for case in report.to_repeat
-    )
 
 
 def _write_history(folder: Path) -> None:

@@ -14,12 +14,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from cprlib.cleanup import CleanupProcess, temporary_environment
 from cprlib.deadline import timeout_scale
 from cprlib.errors import CprlibError, EnvironmentFailure, InstrumentError
 from cprlib.evidence.case import CaseEvidence
+from cprlib.evidence.records import Outcome
 from cprlib.files import project_folder
 from cprlib.lab.engine import GRACE_SECONDS
 from cprlib.lab.job_display import JobDisplay, job_display
@@ -36,6 +37,9 @@ from cprlib.report.results_folder import (
     RepeatedTest,
     write_repeated,
 )
+
+if TYPE_CHECKING:
+    from cprlib.verdict.judge import JudgedCase
 
 SETTINGS = """\
 [datadir.paths]
@@ -245,20 +249,7 @@ def run_and_collect(suite: SuiteRun) -> int:
     return collect_cases(suite.results, suite.job_folder)
 
 
-@dataclass(frozen=True, slots=True)
-class FirstTry:
-    """A case that is repeated because it was inconclusive, or because its test's other case was.
-
-    :param case: its id; :param test: Avocado's id of its test.
-    :param reasons: why it was inconclusive.
-    """
-
-    case: str
-    test: str
-    reasons: tuple[str, ...] = ()
-
-
-def repeat_tests(suite: SuiteRun, tries: Sequence[FirstTry]) -> int:
+def repeat_tests(suite: SuiteRun, tries: Sequence[JudgedCase]) -> int:
     """Run tests of a suite once more, one at a time: other tests may have disturbed them.
 
     The evidence of the first try moves to ``first-tries/<id>``; that of the second one has its reasons.
@@ -270,21 +261,21 @@ def repeat_tests(suite: SuiteRun, tries: Sequence[FirstTry]) -> int:
         return 0
     kept, cases = suite.results / FIRST_TRIES, suite.results / CASES
     kept.mkdir(mode=0o700, exist_ok=True)
-    for item in tries:
-        if (cases / item.case).exists():  # a test that died early has left none
-            (cases / item.case).rename(kept / item.case)
     cases_of: dict[str, list[str]] = {}  # by test, each once: several may have one name
-    for item in tries:
-        cases_of.setdefault(item.test, []).append(item.case)
+    for first in (item.evidence for item in tries):
+        if (cases / first.id).exists():  # a test that died early has left none
+            (cases / first.id).rename(kept / first.id)
+        cases_of.setdefault(first.test, []).append(first.id)
     write_repeated(suite.results, [RepeatedTest(test, tuple(ids)) for test, ids in cases_of.items()])
     names = tuple(re.sub(r"^\d+-", "", test) for test in cases_of)
     retries = run_and_collect(replace(suite, tests=names, parallel=1, job_folder=REPEATS))
     for folder in cases.iterdir():
         with contextlib.suppress(InstrumentError):
             case = CaseEvidence.read(folder)
-            of_test = [item for item in tries if item.test == case.test]
+            of_test = [item for item in tries if item.evidence.test == case.test]
             # of another case of the test only when the first try left none of this name
-            if own := [item for item in of_test if item.case == folder.name] or of_test:
-                reasons = tuple(reason for item in own for reason in item.reasons)
+            if own := [item for item in of_test if item.evidence.id == folder.name] or of_test:
+                inconclusive = [item for item in own if item.outcome is Outcome.INCONCLUSIVE]
+                reasons = tuple(finding.text for item in inconclusive for finding in item.verdict.reasons)
                 replace(case, first_try=reasons).write(folder)
     return retries

@@ -9,12 +9,14 @@ from cprlib.errors import EnvironmentFailure
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome
 from cprlib.lab import avocado_run
-from cprlib.lab.avocado_run import FirstTry, SuiteRun, repeat_tests, run_and_collect
+from cprlib.lab.avocado_run import SuiteRun, repeat_tests, run_and_collect
 from cprlib.lab.job_display import JobDisplay
 from cprlib.lab.job_results import collect_cases
 from cprlib.report.read_results import AvocadoTest, read_cases, read_jobs
 from cprlib.report.results_folder import start_case
 from cprlib.update.mechanism import Mechanism
+from cprlib.verdict.findings import Verdict, inconclusive
+from cprlib.verdict.judge import JudgedCase
 
 pytestmark = pytest.mark.fast
 
@@ -107,6 +109,11 @@ def avocado_results(job_folder: Path, test: str, *statuses: str) -> None:
     (job_folder / "results.json").write_text(json.dumps({"total": len(tests), "tests": tests}))
 
 
+def first_try(name: str, test: str, reason: str) -> JudgedCase:
+    case = CaseEvidence(name, Mechanism.CPR, test=test)
+    return JudgedCase(case, Verdict(Outcome.INCONCLUSIVE, (inconclusive("lab", reason),)))
+
+
 def test_repeated_test_takes_the_place_of_its_first_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     test = "/x/test_tap.py:Tap.test_tap"
     folder = job(tmp_path)
@@ -129,7 +136,7 @@ def test_repeated_test_takes_the_place_of_its_first_try(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(avocado_run, "run_shown", second_run)
     suite = SuiteRun(tmp_path, [], {}, engine="uml", parallel=2)
-    assert repeat_tests(suite, [FirstTry("tap", f"1-{test}", ("the machine was busy",))]) == 0
+    assert repeat_tests(suite, [first_try("tap", f"1-{test}", "the machine was busy")]) == 0
     assert (ran[0].tests, ran[0].parallel) == ((test,), 1)
     (case,) = read_cases(tmp_path, read_jobs(tmp_path).tests)
     assert (case.id, case.sent, case.first_try, case.checks) == ("tap", 7, ("the machine was busy",), ())
@@ -153,7 +160,7 @@ def test_test_whose_first_try_left_no_case_is_reported_as_repeated(
         return 0
 
     monkeypatch.setattr(avocado_run, "run_shown", second_run)
-    repeat_tests(SuiteRun(tmp_path, [], {}), [FirstTry(first.id, first.test, ("the lab died",))])
+    repeat_tests(SuiteRun(tmp_path, [], {}), [first_try(first.id, first.test, "the lab died")])
     cases = read_cases(tmp_path, read_jobs(tmp_path).tests)
     assert {case.id: case.first_try for case in cases} == {"tap": ("the lab died",), "tap-off": ("the lab died",)}
 
@@ -181,7 +188,7 @@ def test_repeated_guests_of_one_test_leave_the_others_alone(tmp_path: Path, monk
         return 0
 
     monkeypatch.setattr(avocado_run, "run_shown", second_run)
-    repeat_tests(SuiteRun(tmp_path, [], {}), [FirstTry(f"tap-{n}", f"{n}-{test}", ("busy",)) for n in bad])
+    repeat_tests(SuiteRun(tmp_path, [], {}), [first_try(f"tap-{n}", f"{n}-{test}", "busy") for n in bad])
     assert ran[0].tests == (test, test)
     tests = read_jobs(tmp_path).tests
     assert sorted(item.id for item in tests) == [f"{number}-{test}" for number in range(1, 9)]
@@ -210,7 +217,7 @@ def test_a_repeated_guest_that_leaves_no_evidence_keeps_its_place(
         return 0
 
     monkeypatch.setattr(avocado_run, "run_shown", second_run)
-    repeat_tests(SuiteRun(tmp_path, [], {}), [FirstTry("tap-2", f"2-{test}", ("busy",))])
+    repeat_tests(SuiteRun(tmp_path, [], {}), [first_try("tap-2", f"2-{test}", "busy")])
     cases = {case.id: case for case in read_cases(tmp_path, read_jobs(tmp_path).tests)}
     assert sorted(cases) == ["tap", "tap-2"]
     assert (cases["tap"].test, cases["tap"].checks) == (f"1-{test}", ())

@@ -16,7 +16,6 @@ from cprlib.cli.options import (
     Command,
     Number,
     base_option,
-    check_backend,
     check_nic_properties,
     command_line,
     hint_resume,
@@ -157,7 +156,6 @@ def _request(
     from cprlib.testing.parameters import check_parameters
     from cprlib.verdict.policy_file import load_policy
 
-    check_backend("compare", native, lab)
     parameters = read_parameters(parameter)
     check_parameters(parameters)
     load_policy(policy)

@@ -10,7 +10,6 @@ import click
 
 from cprlib.cli.options import (
     PATH,
-    check_backend,
     command_line,
     hint_resume,
     native_option,
@@ -61,7 +60,6 @@ def scoreboard(
     from cprlib.lab.doctor import choose_engine
     from cprlib.report.environment import describe_run
 
-    check_backend("measure the scoreboard", native, lab)
     if resume:
         session, request = resume_session(context, STORE, "page")
     else:

@@ -20,9 +20,6 @@ from cprlib.cli.options import (
     command_line,
     hint_resume,
     lab_option,
-    native_option,
-    out_option,
-    parallel_option,
     parameter_option,
     policy_option,
     publish_results,
@@ -31,8 +28,8 @@ from cprlib.cli.options import (
     refuse_base,
     refuse_options,
     report_progress,
-    resume_option,
     resume_session,
+    session_options,
 )
 from cprlib.errors import UsageError
 
@@ -66,12 +63,8 @@ def min_effect_option(of: str) -> Callable[[Command], Command]:
 @click.option("--a-to-b/--no-a-to-b", default=True, help="Also update from A to B, in the first two rounds.")
 @click.option("--whole", is_flag=True, help="Use the whole budget, also when everything is decided.")
 @policy_option
-@native_option
-@lab_option
-@parallel_option
 @click.option("--seed", type=int, help="Of the random order; chosen without it.")
-@out_option(Path("results") / "compare", "comparisons")
-@resume_option("comparison", ", which was interrupted")
+@session_options("compare", "comparisons", "interrupted comparison", lab_option)
 @click.option("-t", "--test", "tests", multiple=True, metavar="CASE", help="Measure this case; by its id.")
 @parameter_option
 @click.pass_context

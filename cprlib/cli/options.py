@@ -190,9 +190,18 @@ def report_progress(line: str) -> None:
     click.echo(line, err=True)
 
 
-def resume_option(what: str, how: str = "") -> Callable[[Command], Command]:
-    """``--resume``, for :func:`resume_session`."""
-    return click.option("--resume", is_flag=True, help=f"Continue the latest {what} in --out{how}.")
+def session_options(
+    folder: str, sessions: str, session: str, lab: Callable[[Any], Any] = uml_option
+) -> Callable[[Command], Command]:
+    """``--native``, ``--lab``, ``--parallel``, ``--out``, and ``--resume`` for :func:`resume_session`.
+
+    :param folder: of all sessions, below results/.
+    :param sessions, session: as the help names them: ``"comparisons"``, ``"interrupted comparison"``.
+    :param lab: the command's ``--lab``.
+    """
+    resume = click.option("--resume", is_flag=True, help=f"Continue the latest {session} in --out.")
+    out = out_option(Path("results") / folder, sessions)
+    return lambda command: native_option(lab(parallel_option(out(resume(command)))))
 
 
 def given_options(context: click.Context) -> dict[str, str]:

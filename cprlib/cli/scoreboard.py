@@ -12,14 +12,10 @@ from cprlib.cli.options import (
     PATH,
     command_line,
     hint_resume,
-    native_option,
-    out_option,
-    parallel_option,
     publish_results,
     report_progress,
-    resume_option,
     resume_session,
-    uml_option,
+    session_options,
 )
 from cprlib.errors import ExitStatus
 from cprlib.files import write_text
@@ -29,11 +25,7 @@ from cprlib.files import write_text
 @click.option("--runs", type=click.IntRange(1), default=3, show_default=True, help="Guests of each row.")
 @click.option("--only", multiple=True, metavar="PATTERN", help="Only these rows, e.g. 'series-*' or '*-vhost'.")
 @click.option("--page", type=PATH, help="Also write the page to this file, e.g. docs/scoreboard.md.")
-@native_option
-@uml_option
-@parallel_option
-@out_option(Path("results") / "scoreboard", "scoreboards")
-@resume_option("session")
+@session_options("scoreboard", "scoreboards", "session")
 @click.pass_context
 def scoreboard(
     context: click.Context,

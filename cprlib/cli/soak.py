@@ -17,17 +17,14 @@ from cprlib.cli.options import (
     firmware_option,
     hint_resume,
     lab_option,
-    native_option,
-    out_option,
-    parallel_option,
     policy_option,
     publish_results,
     qemu_option,
     read_qemu,
     refuse_base,
     report_progress,
-    resume_option,
     resume_session,
+    session_options,
     tag_option,
 )
 from cprlib.errors import UsageError
@@ -46,15 +43,11 @@ LONGEST_HOURS = 24.0 * 365
     help="Length, e.g. 0.5. With --resume: length of this session.",
 )
 @click.option("--seed", type=click.IntRange(0), help="Of the draws; chosen and printed without it.")
-@resume_option("soak", " with the same draws")
 @qemu_option
 @firmware_option
 @base_option
 @policy_option
 @tag_option
-@native_option
-@lab_option
-@parallel_option
 @click.option(
     "--keep",
     type=click.IntRange(0),
@@ -65,7 +58,7 @@ LONGEST_HOURS = 24.0 * 365
 @click.option(
     "--keep-mib", type=click.IntRange(0), default=1024, show_default=True, help="At most this many MiB together."
 )
-@out_option(Path("results") / "soak", "soaks")
+@session_options("soak", "soaks", "soak, with the same draws,", lab_option)
 @click.pass_context
 def soak(
     context: click.Context, /, hours: float | None, resume: bool, parallel: int | None, out: Path, **options: Any

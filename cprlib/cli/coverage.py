@@ -50,7 +50,8 @@ POLICY = "default"
     "stored",
     multiple=True,
     type=PATH,
-    help="Add the results folder of an earlier coverage run; without TESTS, run nothing. May be given several times.",
+    help="Add the cases of an earlier coverage run, by its results folder; without TESTS, run nothing: a single folder "
+    "gets the report. May be given several times.",
 )
 @click.pass_context
 def coverage(
@@ -71,7 +72,7 @@ def coverage(
     """
     from cprlib.build.coverage import build_coverage
     from cprlib.build.progress import console_progress
-    from cprlib.campaign.coverage.collect import collect
+    from cprlib.campaign.coverage.collect import add_cases, collect
     from cprlib.campaign.coverage.make_report import load_reasons, make_report
     from cprlib.campaign.coverage.output import PAGE_FILE, report_text, write_report
     from cprlib.lab.doctor import choose_engine
@@ -89,15 +90,18 @@ def coverage(
     check_parameters(parameters)
     started_ns = time.time_ns()
     runs = bool(references or not earlier)
+    makes_folder = runs or len(earlier) > 1
     if not runs:
-        kept = ("base", "stored", "out")
+        kept = ("base", "stored", *(("out",) if makes_folder else ()))
         refuse_options(context, "report on earlier runs", "nothing is run", kept=kept)
     engine = choose_engine(native, lab, report_progress) if runs else None
     build = build_coverage(base, console_progress())
     check_nic_properties([build.qemu], parameters)
-    results = new_results_folder(out.resolve())
+    results = new_results_folder(out.resolve()) if makes_folder else earlier[0]
     command = f"cprlib coverage --base {base} --from"
     with hint_results(results, command) if runs else contextlib.nullcontext():
+        if makes_folder:
+            add_cases(results, earlier)
         if runs:
             environment = _run_suite(results, build.qemu, references, parameters, engine, parallel)
         else:
@@ -108,7 +112,7 @@ def coverage(
             base,
             find_series(base),
             build,
-            collect(build, [results, *earlier]),
+            collect(build, results),
             reasons,
             environment=environment,
             command=command_line(),
@@ -116,9 +120,9 @@ def coverage(
             finished=utc(time.time_ns()) or "",
         )
         write_report(results, report)
-    latest = publish_results(results)
+    shown = publish_results(results) if makes_folder else results
     click.echo(report_text(report))
-    click.echo(f"report: {latest / PAGE_FILE}")
+    click.echo(f"report: {shown / PAGE_FILE}")
     return int(EXIT_STATUS[report.verdict])
 
 

@@ -6,6 +6,7 @@ import collections
 import json
 import os
 import re
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from typing import Any
 
 from cprlib.build.coverage import CoverageBuild
 from cprlib.cleanup import temporary_folder
-from cprlib.errors import CprlibError, InstrumentError
-from cprlib.evidence.case import CaseEvidence
+from cprlib.errors import CprlibError, EnvironmentFailure, InstrumentError
+from cprlib.evidence.case import CASE_FILE, CaseEvidence
 from cprlib.evidence.records import Outcome
+from cprlib.files import numbered_folder
 from cprlib.linux.cgroup import usable_cores
 from cprlib.process import run
 from cprlib.qemu.binary import file_digest
@@ -25,6 +27,7 @@ from cprlib.qemu.start import COVERAGE_VARIABLE
 from cprlib.report.results_folder import CASES
 
 DUMP_VARIABLE = "CPRLIB_COVERAGE_DUMP"  # images/qemu/coverage/counters.c
+EARLIER = "earlier-cases"  # counters and case.json of cases of earlier runs; not judged
 STEP_SECONDS = 60.0
 REFERENCE = re.compile(r"(?:\d+-)?(?:.*/)?(tests/functional/[^;]+)(?:;.*)?")
 
@@ -60,20 +63,39 @@ class CaseCounts:
     lines: Mapping[Place, LineCounts]
 
 
-def collect(build: CoverageBuild, folders: Sequence[Path]) -> tuple[CaseCounts, ...]:
+def collect(build: CoverageBuild, folder: Path) -> tuple[CaseCounts, ...]:
     """Read the counters of all cases.
 
-    :param folders: results folders of runs on this build.
+    :param folder: results folder of a run on this build.
     :raises InstrumentError: no case has counters, or they are of another build.
     """
-    cases = [file.parent for folder in folders for file in sorted((folder / CASES).glob(f"*/{COUNTERS_FILE}"))]
+    cases = _counted_cases(folder)
     if not cases:
-        names = ", ".join(map(str, folders))
-        raise InstrumentError("collect coverage", f"no case in {names} has counters", "run the suite on this build")
+        raise InstrumentError("collect coverage", f"no case in {folder} has counters", "run the suite on this build")
     digest = file_digest(build.qemu.path)
     with temporary_folder("cprlib-gcov-") as top, ThreadPoolExecutor(usable_cores()) as pool:
         numbered = [(top / str(number), case) for number, case in enumerate(cases)]
         return tuple(pool.map(lambda item: _read_case(build, digest, *item), numbered))
+
+
+def _counted_cases(folder: Path) -> list[Path]:
+    """The folders of the cases with counters: of the run, and of the earlier runs that were added to it."""
+    return [file.parent for name in (CASES, EARLIER) for file in sorted((folder / name).glob(f"*/{COUNTERS_FILE}"))]
+
+
+def add_cases(results: Path, earlier: Sequence[Path]) -> None:
+    """Copy what :func:`collect` reads of earlier runs into the folder of another one.
+
+    :raises EnvironmentFailure: a file cannot be copied.
+    """
+    for case in (case for folder in earlier for case in _counted_cases(folder)):
+        try:
+            copy = numbered_folder(results / EARLIER, case.name)
+            for name in (CASE_FILE, COUNTERS_FILE):
+                if (case / name).exists():
+                    shutil.copyfile(case / name, copy / name)
+        except OSError as error:
+            raise EnvironmentFailure(f"copy the counters of {case}", str(error)) from error
 
 
 def reference_of(test: str) -> str:

@@ -82,7 +82,7 @@ def test_counters_of_another_build_are_refused(build: CoverageBuild, tmp_path: P
 
 def test_results_without_counters_say_so(build: CoverageBuild, tmp_path: Path) -> None:
     with pytest.raises(InstrumentError, match="no case"):
-        collect(build, [tmp_path])
+        collect(build, tmp_path)
 
 
 def test_skipped_case_is_no_case_that_did_not_pass(build: CoverageBuild, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_skipped_case_is_no_case_that_did_not_pass(build: CoverageBuild, tmp_pat
         case = tmp_path / "cases" / outcome
         replace(good_case(outcome), source=None, concluded=outcome).write(case)
         run(build, case / COUNTERS_FILE)
-    assert [case.passed for case in collect(build, [tmp_path])] == [False, True, True]
+    assert [case.passed for case in collect(build, tmp_path)] == [False, True, True]
 
 
 def test_output_that_is_not_of_gcov_is_an_error() -> None:

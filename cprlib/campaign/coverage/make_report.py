@@ -18,6 +18,7 @@ from cprlib.build.series import Series
 from cprlib.campaign.coverage.collect import CaseCounts, LineCounts, Place
 from cprlib.campaign.coverage.records import CoverageReport, LineCoverage, PatchCoverage
 from cprlib.codec import Name, load_toml
+from cprlib.errors import InstrumentError
 from cprlib.files import project_folder
 from cprlib.report.environment import Environment
 from cprlib.report.patch_results import patch_number, subject_of
@@ -85,9 +86,12 @@ def make_report(
 
     :param build: on which the cases ran.
     :param cases: at least one; every case knows all executable lines.
+    :raises InstrumentError: the cases know no line of the series.
     """
     explained = {place: reason for reason in reversed(reasons) for place in places_of(reason, build.sources)}
     covered = _covered_lines(build.lines, cases, explained)
+    if not covered:
+        raise InstrumentError("measure coverage", "gcov reports no line of the series", "report this as a bug")
     patches = tuple(
         PatchCoverage(
             patch_number(patch),

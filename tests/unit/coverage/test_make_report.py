@@ -14,7 +14,7 @@ from cprlib.campaign.coverage.make_report import UncoveredReason, load_reasons, 
 from cprlib.campaign.coverage.output import ranges, report_html, report_markdown, report_text, write_report
 from cprlib.campaign.coverage.records import CoverageReport
 from cprlib.codec import load_json
-from cprlib.errors import UsageError
+from cprlib.errors import InstrumentError, UsageError
 from cprlib.evidence.records import Outcome
 from cprlib.report.environment import Environment
 from tests.unit.coverage import samples
@@ -28,6 +28,12 @@ def test_lines_are_those_of_the_patch_that_wrote_them(tmp_path: Path) -> None:
     assert [(line.line, line.count) for line in first.lines] == [(10, 5), (20, 0)]
     assert [(line.line, line.count) for line in second.lines] == [(12, 1)]
     assert (first.number, first.subject) == (1, "one: <b>bold</b>")
+
+
+def test_counters_without_a_line_of_the_series_are_no_pass(tmp_path: Path) -> None:
+    other = CaseCounts(ONE, True, {("elsewhere/net/tap.c", 10): LineCounts(1)})
+    with pytest.raises(InstrumentError, match="no line of the series"):
+        make_report("10.0", samples.series(tmp_path), BUILD, [other], (), environment=Environment())
 
 
 def test_branches_and_tests_of_a_line_are_those_of_all_cases(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def prove(
     """
     from cprlib.build.progress import console_progress
     from cprlib.campaign.job import find_tests, list_tests
+    from cprlib.campaign.mutation.generated import require_patches
     from cprlib.campaign.mutation.generated_run import prove_generated
     from cprlib.campaign.mutation.output import PAGE_FILE, report_text
     from cprlib.campaign.mutation.plan import STORE, MutationRequest, choose_mutants, make_plan
@@ -124,7 +125,9 @@ def prove(
         fit = given_options(context).keys() - set(unfit)
         refuse_options(context, "prove the suite", f"it is for {kind}", kept=fit)
         find_base(options["base"])
-        if not generated:  # refuse an unknown mutant before a lab is looked for
+        if generated:  # refuse an unknown patch or mutant before a lab is looked for
+            require_patches(options["patches"], options["base"])
+        else:
             choose_mutants(options["mutants"], options["base"], options["mutants_folder"])
         engine = choose_engine(native, lab, report_progress)
         request = MutationRequest(**options, engine=engine, command=command_line(), started_ns=time.time_ns())

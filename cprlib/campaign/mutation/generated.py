@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from cprlib.build.generated_mutants import GeneratedMutant, MutantSet
+from cprlib.build.series import find_series
 from cprlib.campaign.mutation.plan import MutationRequest
 from cprlib.campaign.outcome import JobOutcome
 from cprlib.codec import BadValue, dump_json, load_json, load_toml
@@ -144,6 +145,18 @@ class ChosenMutants:
     to_run: tuple[GeneratedMutant, ...]
     left_out: tuple[GeneratedResult, ...]
     available: int
+
+
+def require_patches(numbers: Collection[int], base: str) -> None:
+    """Refuse patches that the series for a base does not have.
+
+    :raises UsageError: there is none of a number.
+    """
+    known = [patch_number(patch) for patch in find_series(base).patches]
+    if missing := sorted(set(numbers) - set(known)):
+        happened = f"the series for QEMU {base} has no such patch"
+        advice = f"choose from {min(known)} to {max(known)}"
+        raise UsageError(f"prove generated mutants of patch {missing[0]}", happened, advice)
 
 
 def choose_generated(

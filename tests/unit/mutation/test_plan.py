@@ -82,6 +82,7 @@ def test_mutants_are_those_made_for_the_base(tmp_path: Path) -> None:
         (["--sample", "3"], "with --sample: it is for --generated"),
         (["--generated", "--mutant", "x"], "with --mutant: it is for the mutants of images/qemu/mutants"),
         (["--generated", "--base", "1.0"], "no such base"),
+        (["--generated", "--patch", "6", "--patch", "99"], "patch 99: the series for QEMU 10.0 has no such patch"),
         (["--repeat", "0"], "0 is not in the range"),
         (["--parallel", "x"], "not a valid integer"),
         (["TEST"], "unexpected extra argument"),

@@ -23,6 +23,7 @@ from cprlib.campaign.compare.statistics import (
 )
 
 FEWEST_GUESTS = 2  # of each side, to tell a difference from noise
+SHORTEST_MS = 0.01  # a shorter duration counts as this: ratios and logarithms need more than 0
 
 
 def decide(samples: Sequence[Sample], analysis: Analysis, effect: Effect) -> Decision:
@@ -87,10 +88,15 @@ def _differences(sample: Sample, metric: Metric, sign: int, rounds: int) -> list
     """Of the logarithms, round by round; None for a pair that is incomplete or discarded."""
     found: list[float | None] = []
     for a, b in zip(sample.a, sample.b, strict=True):
-        before, after = a.median_ms(metric.name), b.median_ms(metric.name)
+        before, after = _median(a, metric), _median(b, metric)
         known = a.valid and b.valid and before and after
         found.append(sign * (math.log(after) - math.log(before)) if known and before and after else None)
     return found + [None] * (rounds - len(found))
+
+
+def _median(guest: GuestResult, metric: Metric) -> float | None:
+    value = guest.median_ms(metric.name)
+    return None if value is None else max(value, SHORTEST_MS)
 
 
 def _valid(sample: Sample) -> Sample:
@@ -108,7 +114,7 @@ def _measured(sample: Sample, metric: Metric) -> bool:
 
 def _shift(sample: Sample, metric: Metric) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], Shift | None]:
     """Medians of the guests that have the metric, and the shift between their logarithms."""
-    a, b = ([guest.median_ms(metric.name) for guest in side] for side in (sample.a, sample.b))
+    a, b = ([_median(guest, metric) for guest in side] for side in (sample.a, sample.b))
     if sample.paired:
         pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
         known_a, known_b = tuple(x for x, _ in pairs), tuple(y for _, y in pairs)

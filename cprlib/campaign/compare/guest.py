@@ -252,5 +252,5 @@ def updates_of(case: CaseEvidence) -> Sequence[UpdateFigures]:
 
 
 def _known(values: Iterable[float | None]) -> tuple[float, ...]:
-    """Those above 0: ratios need that, and no duration here is really 0."""
-    return tuple(value for value in values if value is not None and value > 0)
+    """Those that are known; query-migrate reports 0 for less than 1 ms."""
+    return tuple(value for value in values if value is not None and value >= 0)

@@ -184,7 +184,9 @@ def _figures(done: ArmGuests) -> str:
     """The median of each guest, in the first metric that a guest has."""
     metrics = [metric for metric in DURATIONS if metric.name in ("interruption-return", "stop-to-resume")]
     every = [guest for guests in done.values() for guest in guests]
-    shown_metric = next((item for item in metrics if any(guest.median_ms(item.name) for guest in every)), metrics[0])
+    shown_metric = next(
+        (item for item in metrics if any(guest.durations.get(item.name) for guest in every)), metrics[0]
+    )
     arms = []
     for name, guests in done.items():
         figures = [guest.median_ms(shown_metric.name) for guest in guests]

@@ -34,6 +34,15 @@ def test_thirty_percent_faster_is_an_improvement() -> None:
     assert decide([sample(1 / 1.3)], SINGLE_ANALYSIS, Effect()).change == Change.IMPROVE
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_duration_of_0_is_compared(paired: bool) -> None:
+    none, long = (guest(0.0),) * 8, (guest(20.0),) * 8
+    same = decide([Sample(CASE, none, none, paired)], SINGLE_ANALYSIS, Effect())
+    assert {item.change for item in same.durations} == {Change.SAME}
+    longer = decide([Sample(CASE, none, long, paired)], SINGLE_ANALYSIS, Effect())
+    assert {item.change for item in longer.durations} == {Change.REGRESS}
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_equals_are_no_regression(seed: int) -> None:
     found = decide([sample(1.0, seed=seed, scatter=0.2)], SINGLE_ANALYSIS, Effect())

@@ -29,6 +29,13 @@ def test_each_update_has_its_figures() -> None:
     assert guest.folder == "results/a"
 
 
+def test_downtime_of_0_ms_is_known() -> None:
+    case = guest_evidence(2)
+    rows = (replace(case.per_update[0], qemu_downtime_ms=0.0), replace(case.per_update[1], qemu_downtime_ms=None))
+    guest = guest_result(judge(replace(case, per_update=rows), POLICY))
+    assert guest.durations["qemu-downtime"] == (0.0,)
+
+
 def test_repetition_has_the_same_case_and_a_number_in_the_name_stays() -> None:
     assert guest_result(judge(guest_evidence(case=f"{CASE}-2"), POLICY)).case == CASE
     own = replace(guest_evidence(case="queues-4"), test="1-x.py:X.test_queues_4")

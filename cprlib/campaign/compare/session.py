@@ -48,7 +48,7 @@ class CompareRequest:
     :param whole: use the whole budget, also when everything is decided.
     :param engine: of the lab; None to run natively.
     :param seed: of the random order.
-    :param tests: ids of cases. :param parameters: ``NAME=VALUE``.
+    :param tests: ids of cases. :param parameters: of the tests, by name.
     """
 
     b: QemuBinary

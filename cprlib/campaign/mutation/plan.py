@@ -5,8 +5,10 @@ A session's folder (:mod:`cprlib.campaign.store`) also has::
     results/good/run-1/<test>/      a job's folder (:mod:`cprlib.campaign.job`) with result.json
     results/mutants/<name>/<test>/
     results/generated/<number>/<test>/   of generated mutants; number 0: none is chosen
+    results/generated/<number>-<number>-.../<test>/   of a group of them that ran together
     builds.log                      output of the builds
     mutation.json mutation.html mutation.md
+    killers.json                    of generated mutants: the test that killed each
 """
 
 from __future__ import annotations

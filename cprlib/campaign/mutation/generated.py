@@ -19,7 +19,6 @@ from typing import Literal
 from cprlib.build.generated_mutants import GeneratedMutant, MutantSet
 from cprlib.build.series import find_series
 from cprlib.campaign.mutation.plan import MutationRequest
-from cprlib.campaign.outcome import JobOutcome
 from cprlib.codec import BadValue, dump_json, load_json, load_toml
 from cprlib.errors import UsageError
 from cprlib.evidence.records import Outcome
@@ -280,21 +279,3 @@ def _score(patch: str, results: Sequence[GeneratedResult]) -> PatchScore:
         counts[MutantState.KILLED] + sum(counts[state] for state in ALIVE),
         **{state.name.lower(): counts[state] for state in MutantState},
     )
-
-
-def state_of(
-    outcomes: Mapping[str, JobOutcome], reaching: Collection[str], unproven: Collection[str] = ()
-) -> MutantState:
-    """What the outcomes of tests show of a mutant.
-
-    :param outcomes: by the id of the test. :param reaching: ids of the tests that reach it and pass without it.
-    :param unproven: ids of the tests that reach it and do not pass without it.
-    """
-    if JobOutcome.FAILED in outcomes.values():
-        return MutantState.KILLED
-    if any(test not in outcomes for test in reaching):
-        return MutantState.NOT_RUN
-    inconclusive = (JobOutcome.INCONCLUSIVE, JobOutcome.CRASHED)
-    if unproven or any(item in inconclusive for item in outcomes.values()):
-        return MutantState.INCONCLUSIVE
-    return MutantState.SURVIVED if reaching else MutantState.NOT_REACHED

@@ -33,7 +33,6 @@ from cprlib.campaign.mutation.generated import (
     load_equivalent,
     load_killers,
     mutant_digest,
-    state_of,
 )
 from cprlib.campaign.mutation.output import write_report
 from cprlib.campaign.mutation.plan import STORE, Build, MutationRequest, PlannedBuild
@@ -55,7 +54,7 @@ SHARE_OF_OWN, SHARE_OF_OTHERS = 0.5, 0.1  # of mutants that a test kills, before
 
 
 @dataclass(slots=True)
-class _Mutant:
+class RunningMutant:
     """A mutant that runs.
 
     :param reaching: tests to run on it, by id. :param jobs: what ran, by the id of the test.
@@ -83,12 +82,14 @@ class _Mutant:
         return len(self.jobs) >= ALONE and is_left and test.id not in self.hidden
 
     @property
-    def outcomes(self) -> dict[str, JobOutcome]:
-        return {test: job.outcome for test, job in self.jobs.items()}
-
-    @property
     def state(self) -> MutantState:
-        return state_of(self.outcomes, self.reaching, self.unproven)
+        if any(job.outcome == JobOutcome.FAILED for job in self.jobs.values()):
+            return MutantState.KILLED
+        if self.left:
+            return MutantState.NOT_RUN
+        if self.unproven or not all(job.decides for job in self.jobs.values()):
+            return MutantState.INCONCLUSIVE
+        return MutantState.SURVIVED if self.reaching else MutantState.NOT_REACHED
 
 
 @dataclass(slots=True)
@@ -115,10 +116,10 @@ class GeneratedStrategy:
     seconds: float = math.inf
     _begun: int = 0  # tests that began without a mutant, or are stored
     _baseline: dict[str, JudgedJob] = field(default_factory=dict)
-    _mutants: list[_Mutant] | None = None
+    _mutants: list[RunningMutant] | None = None
     _killed: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)  # by place, and test
     _run: collections.Counter[tuple[str, str]] = field(default_factory=collections.Counter)
-    _halves: list[tuple[SuiteTest, list[_Mutant]]] = field(default_factory=list)  # of groups that did not pass
+    _halves: list[tuple[SuiteTest, list[RunningMutant]]] = field(default_factory=list)  # of groups that did not pass
 
     def next(self, running: int) -> Task | None:
         if self.lines.elapsed > self.seconds:
@@ -154,7 +155,7 @@ class GeneratedStrategy:
         done = f"{len(self._baseline)}/{len(self.tests)}"
         self.lines.line(f"{done} without a mutant, {test.id}: {judged.outcome}{reason}")
 
-    def _reached(self) -> list[_Mutant]:
+    def _reached(self) -> list[RunningMutant]:
         """The mutants with the tests that reach them."""
         reaching: dict[int, dict[str, SuiteTest]] = collections.defaultdict(dict)
         unproven: dict[int, dict[str, JudgedJob]] = collections.defaultdict(dict)
@@ -166,7 +167,7 @@ class GeneratedStrategy:
                     else:
                         unproven[number][test.id] = judged
         mutants = [
-            _Mutant(
+            RunningMutant(
                 mutant,
                 reaching[mutant.number],
                 unproven[mutant.number],
@@ -186,7 +187,7 @@ class GeneratedStrategy:
         )
         return mutants
 
-    def _take_stored(self, item: _Mutant) -> None:
+    def _take_stored(self, item: RunningMutant) -> None:
         """Count results that are stored already, until one is a kill."""
         build = _build(item)
         stored = self.work.stored_tests(build)
@@ -195,18 +196,18 @@ class GeneratedStrategy:
             if known and self.work.adopt(build, self.built, test):
                 self._count(item, test, self.work.judge(build, test))
 
-    def _next_of(self, item: _Mutant, waiting: Sequence[_Mutant]) -> tuple[SuiteTest, list[_Mutant]]:
+    def _next_of(self, item: RunningMutant, waiting: Sequence[RunningMutant]) -> tuple[SuiteTest, list[RunningMutant]]:
         """The next test of a mutant, and the mutants to run it on."""
         groups = {test: _group(item, test, waiting) for test in item.left}
         return min(groups.items(), key=lambda found: (self._price(item, found[0]) / len(found[1]), found[0].id))
 
-    def _task(self, test: SuiteTest, group: list[_Mutant]) -> Task:
+    def _task(self, test: SuiteTest, group: list[RunningMutant]) -> Task:
         for item in group:
             item.running = True
         run = functools.partial(self.work.run, _build(*group), self.built, test)
         return Task(run, functools.partial(self._add, group, test))
 
-    def _add(self, group: list[_Mutant], test: SuiteTest, judged: JudgedJob | None) -> None:
+    def _add(self, group: list[RunningMutant], test: SuiteTest, judged: JudgedJob | None) -> None:
         if judged is not None and len(group) > 1 and judged.outcome != JobOutcome.PASSED:
             middle = len(group) // 2
             self._halves += [(test, group[middle:]), (test, group[:middle])]
@@ -223,7 +224,7 @@ class GeneratedStrategy:
         for item in group:
             self._show(item, test)
 
-    def _add_group(self, group: list[_Mutant], test: SuiteTest) -> None:
+    def _add_group(self, group: list[RunningMutant], test: SuiteTest) -> None:
         """Count a test that has passed on several mutants for those that it reached."""
         reached = reached_numbers(self.work.final(_build(*group), test))
         for item in group:
@@ -232,7 +233,7 @@ class GeneratedStrategy:
             else:
                 item.hidden.add(test.id)
 
-    def _show(self, item: _Mutant, test: SuiteTest) -> None:
+    def _show(self, item: RunningMutant, test: SuiteTest) -> None:
         judged = item.jobs.get(test.id)
         if judged is None:
             return
@@ -243,13 +244,13 @@ class GeneratedStrategy:
         what = f"{mutant.number} {mutant.place} {mutant.rule}: {mutant.original}"
         self.lines.line(f"{done}/{len(self._mutants or ())} {one_line(what, 90)}: {text}")
 
-    def _count(self, item: _Mutant, test: SuiteTest, judged: JudgedJob) -> None:
+    def _count(self, item: RunningMutant, test: SuiteTest, judged: JudgedJob) -> None:
         item.jobs[test.id] = judged
         for place in (item.mutant.patch, item.mutant.function):
             self._run[place, test.id] += 1
             self._killed[place, test.id] += judged.outcome == JobOutcome.FAILED
 
-    def _price(self, item: _Mutant, test: SuiteTest) -> float:
+    def _price(self, item: RunningMutant, test: SuiteTest) -> float:
         """Seconds for one kill, as far as known.
 
         A test that is known to kill comes first: cheaper ones have let the mutant pass when it was found.
@@ -265,11 +266,11 @@ class GeneratedStrategy:
         return max(self._baseline[test.id].seconds or 0.0, SHORTEST_S)
 
 
-def _build(*group: _Mutant) -> Build:
+def _build(*group: RunningMutant) -> Build:
     return Build(numbers=tuple(item.mutant.number for item in group))
 
 
-def _group(item: _Mutant, test: SuiteTest, waiting: Sequence[_Mutant]) -> list[_Mutant]:
+def _group(item: RunningMutant, test: SuiteTest, waiting: Sequence[RunningMutant]) -> list[RunningMutant]:
     """A mutant and those that may run with it: of different functions, those with the fewest tests first."""
     if not item.may_join(test):
         return [item]
@@ -280,7 +281,7 @@ def _group(item: _Mutant, test: SuiteTest, waiting: Sequence[_Mutant]) -> list[_
     return list(group.values())
 
 
-def _result(item: _Mutant) -> GeneratedResult:
+def _result(item: RunningMutant) -> GeneratedResult:
     by = next((test for test, job in item.jobs.items() if job.outcome == JobOutcome.FAILED), "")
     decided = (JobOutcome.PASSED, JobOutcome.FAILED)
     found = [(test, "", job) for test, job in item.jobs.items() if job.outcome not in decided]

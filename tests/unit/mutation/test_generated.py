@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,9 +31,8 @@ from cprlib.campaign.mutation.generated import (
     load_equivalent,
     load_killers,
     mutant_digest,
-    state_of,
 )
-from cprlib.campaign.mutation.generated_run import GeneratedStrategy, prove_generated
+from cprlib.campaign.mutation.generated_run import GeneratedStrategy, RunningMutant, prove_generated
 from cprlib.campaign.mutation.output import SUMMARY_LINES, report_html, report_markdown, report_text
 from cprlib.campaign.mutation.plan import Build, MutationRequest
 from cprlib.campaign.mutation.run import BuiltQemu, MutationJobs
@@ -112,6 +111,21 @@ def test_entries_of_the_project_name_functions_of_the_series() -> None:
     assert [item.function for item in load_equivalent() if f"{item.function}(" not in text] == []
 
 
+def running_mutant(
+    outcomes: Mapping[str, JobOutcome], reaching: Sequence[str], unproven: Sequence[str]
+) -> RunningMutant:
+    """A mutant with the outcomes of tests that reach it; some of them do not pass without it."""
+    tests = {test.id: test for test in TESTS}
+    return RunningMutant(
+        mutant(1),
+        {test: tests[test] for test in reaching},
+        dict.fromkeys(unproven, FAILED),
+        "",
+        "",
+        {test: judged(outcome) for test, outcome in outcomes.items()},
+    )
+
+
 @pytest.mark.parametrize(
     ("outcomes", "state"),
     [
@@ -124,7 +138,7 @@ def test_entries_of_the_project_name_functions_of_the_series() -> None:
     ],
 )
 def test_state(outcomes: dict[str, JobOutcome], state: MutantState) -> None:
-    assert state_of(outcomes, ["cheap", "dear"]) == state
+    assert running_mutant(outcomes, ["cheap", "dear"], []).state == state
 
 
 @pytest.mark.parametrize(
@@ -140,7 +154,7 @@ def test_state(outcomes: dict[str, JobOutcome], state: MutantState) -> None:
 def test_state_with_a_test_that_does_not_pass_without_the_mutant(
     outcomes: dict[str, JobOutcome], reaching: list[str], unproven: list[str], state: MutantState
 ) -> None:
-    assert state_of(outcomes, reaching, unproven) == state
+    assert running_mutant(outcomes, reaching, unproven).state == state
 
 
 class FakeWork:

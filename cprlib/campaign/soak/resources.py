@@ -10,12 +10,13 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
+from cprlib.linux.procfs import read_text
 from cprlib.process import MARK_VARIABLE
 
 MIB = 2**20
@@ -64,12 +65,6 @@ def mark(soak: str, number: int) -> dict[str, str]:
     return {MARK_VARIABLE: f"{soak}/{number}"}
 
 
-def descendants(pid: int) -> list[int]:
-    with contextlib.suppress(psutil.Error):
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    return []
-
-
 def marked(soak: str, number: int | None = None) -> list[int]:
     """Processes that carry a soak's mark.
 
@@ -86,15 +81,17 @@ def marked(soak: str, number: int | None = None) -> list[int]:
 
 def of_soak(soak: str) -> list[int]:
     """All processes of a soak except this one."""
-    own = os.getpid()
-    return sorted({*descendants(own), *marked(soak)} - {own})
+    own = psutil.Process()
+    return sorted({*(child.pid for child in own.children(recursive=True)), *marked(soak)} - {own.pid})
 
 
-def resident(pid: int) -> int | None:
-    """Resident memory in bytes; None when the process is gone."""
-    with contextlib.suppress(psutil.Error):
-        return int(psutil.Process(pid).memory_info().rss)
-    return None
+def memory_of_children() -> int:
+    """Resident memory of all descendants in bytes."""
+    total = 0
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended
+            total += child.memory_info().rss
+    return total
 
 
 def describe(pid: int) -> str:
@@ -112,7 +109,7 @@ def foreign_namespaces(pids: Iterable[int]) -> set[str]:
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
                 found |= _if_namespace(os.readlink(f"/proc/self/fd/{name}"))
-    for line in _mounts() or ():
+    for line in _mounts():
         found |= _if_namespace(line.split()[3])  # root of the mount, proc_pid_mountinfo(5)
     return found - own
 
@@ -129,11 +126,8 @@ def _if_namespace(link: str) -> set[str]:
     return {link} if link.partition(":")[0] in NAMESPACES else set()
 
 
-def _mounts() -> list[str] | None:
-    try:
-        return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
+def _mounts() -> list[str]:
+    return read_text(Path("/proc/self/mountinfo")).splitlines()
 
 
 class ChildrenWatch:
@@ -156,8 +150,7 @@ class ChildrenWatch:
 
     def _watch(self) -> None:
         while not self._end.wait(self._every_s):
-            memory = sum(resident(pid) or 0 for pid in descendants(os.getpid())) / MIB
-            if memory:
+            if memory := memory_of_children() / MIB:
                 with self._lock:
                     self._samples.append(memory)
 
@@ -176,34 +169,25 @@ def read_resources(
     :param results: folder of the soak; :param left_out: what has its own bound in it, or grows with the cases.
     :param soak: mark of the soak's processes.
     """
-    own, processes, mounts = resident(os.getpid()), of_soak(soak), _mounts()
+    own, processes = psutil.Process(), of_soak(soak)
     return {
-        "memory": _rounded(own / MIB if own is not None else None),
-        "children_memory": _rounded(children_memory),
-        "descriptors": float(psutil.Process().num_fds()),
+        "memory": round(own.memory_info().rss / MIB, 3),
+        "children_memory": children_memory and round(children_memory, 3),
+        "descriptors": float(own.num_fds()),
         "processes": float(len(processes)),
         "namespaces": float(len(foreign_namespaces(processes))),
-        "mounts": None if mounts is None else float(len(mounts)),
-        "results": _rounded(disk_used(results, left_out) / MIB),
-        "cache": _rounded(disk_used(cache) / MIB),
+        "mounts": float(len(_mounts())),
+        "results": round(disk_used(results, left_out) / MIB, 3),
+        "cache": round(disk_used(cache) / MIB, 3),
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
 
 
 def disk_used(folder: Path, left_out: Collection[Path] = ()) -> int:
     """Bytes of disk that a folder uses; files that vanish meanwhile or cannot be read do not count."""
-    return sum(_blocks(folder, {str(path) for path in left_out})) * 512
-
-
-def _blocks(folder: Path | str, left_out: Collection[str]) -> Iterator[int]:
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
+    total, skipped = 0, set(map(str, left_out))
+    for top, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if os.path.join(top, name) not in skipped]
+        for path in (os.path.join(top, name) for name in (*folders, *files)):
             with contextlib.suppress(OSError):
-                if entry.path in left_out:
-                    continue
-                yield entry.stat(follow_symlinks=False).st_blocks
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _blocks(entry.path, left_out)
+                total += os.lstat(path).st_blocks if path not in skipped else 0
+    return total * 512

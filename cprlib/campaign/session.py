@@ -11,6 +11,8 @@ import contextlib
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,11 +29,12 @@ from cprlib.campaign.pool import Children, Pool, Strategy
 from cprlib.campaign.store import Store, move_into_place, read_versioned
 from cprlib.codec import dump_json
 from cprlib.deadline import timeout_scale
-from cprlib.errors import EnvironmentFailure, InstrumentError
+from cprlib.errors import CprlibError, EnvironmentFailure, InstrumentError
 from cprlib.files import INSTALLED_PROJECT, cache_folder, import_folder, project_folder
-from cprlib.lab.avocado_run import SuiteRun, run_avocado
+from cprlib.lab.avocado_run import SuiteRun, avocado_environment, run_avocado
 from cprlib.lab.engines import lab_environment
 from cprlib.lab.schedule import parallel_tests
+from cprlib.process import spawn
 from cprlib.qemu.binary import QemuBinary
 from cprlib.report.environment import Environment, describe_run
 from cprlib.report.results_folder import LOG_FILE
@@ -39,6 +42,7 @@ from cprlib.report.results_folder import LOG_FILE
 RESULTS = "results"
 RESULT_FILE = "result.json"
 RESULT_VERSION = 2  # of that file
+REPORT_S = 120.0
 JOB_TIMEOUT_S = 1500  # Avocado ends a longer job; tests have shorter limits of their own, at most 1200 s
 
 # The code that a test runs: the package, data, the lab's first process and the helpers beside the tests. A test's own
@@ -106,6 +110,22 @@ class Session:
         if self.children.stopped:
             return None
         return FinishedJob(folder, begun_ns, round(time.monotonic() - begun, 3), gather_evidence(folder))
+
+    def report(self, folder: Path, policy: str) -> None:
+        """Write report.html for a job; an error in it is in the job's log and changes no result.
+
+        In a process of its own: pyplot is for one thread, and its memory must not count as growth of a soak.
+
+        :param policy: its name or file.
+        """
+        command = [sys.executable, "-m", "cprlib.cli.main", "report", str(folder), "--policy", policy]
+        with (
+            contextlib.suppress(CprlibError, OSError, subprocess.TimeoutExpired),
+            (folder / LOG_FILE).open("a", encoding="utf-8") as log,
+            spawn(command, purpose="report on a job", env=avocado_environment(), stdout=log, stderr=log) as child,
+        ):
+            self.children.add(child)
+            child.wait(timeout=REPORT_S)
 
     def run_keyed(
         self, place: str, test: SuiteTest, parameters: Mapping[str, str], **digests: str

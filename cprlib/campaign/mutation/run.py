@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cprlib.build import store
@@ -32,11 +30,9 @@ from cprlib.campaign.outcome import WITHOUT_ALARM, JobOutcome, JudgedJob, Polici
 from cprlib.campaign.pool import Task
 from cprlib.campaign.progress import ProgressLines
 from cprlib.campaign.session import RESULTS, ResultRecord, Session, has_key, open_session
-from cprlib.errors import BuildFailed, CprlibError, InstrumentError
+from cprlib.errors import BuildFailed, InstrumentError
 from cprlib.lab.engines import asset_parameters
 from cprlib.qemu.binary import QemuBinary, file_digest
-from cprlib.report.build_report import build_report
-from cprlib.report.results_folder import LOG_FILE
 from cprlib.verdict.policy_file import load_policy
 
 BUILDS_LOG = "builds.log"
@@ -71,7 +67,6 @@ class MutationJobs:
     session: Session
     base: str
     policies: Policies
-    _drawing: threading.Lock = field(default_factory=threading.Lock)
 
     def build(self, build: Build) -> BuiltQemu:
         """Build a QEMU, or find it built.
@@ -100,7 +95,7 @@ class MutationJobs:
         elif judged.outcome in WITHOUT_ALARM:
             compress(job.folder)
         else:
-            self._report(job.folder)
+            self.session.report(job.folder, USUAL_POLICY)
         self.session.store(job.folder, place)
         return judged
 
@@ -143,15 +138,6 @@ class MutationJobs:
         copy = Path(shutil.copytree(folder, self.session.partial / place))
         replace(ResultRecord.read(copy), key=key).write(copy)
         self.session.store(copy, place)
-
-    def _report(self, folder: Path) -> None:
-        """Write report.html for a job; an error in it is logged and changes no result."""
-        try:
-            with self._drawing:
-                build_report(folder, self.policies.usual)
-        except (CprlibError, OSError, ValueError) as error:
-            with (folder / LOG_FILE).open("a", encoding="utf-8") as log:
-                log.write(f"\nno report: {json.dumps(str(error))}\n")
 
     def _parameters(self, build: Build, built: BuiltQemu) -> Mapping[str, str]:
         chosen = {"stop_at": build.stop_at} if build.stop_at else {}

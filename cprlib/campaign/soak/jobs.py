@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -28,16 +26,13 @@ from cprlib.campaign.soak.resources import (
 from cprlib.campaign.soak.result import CASES_FILE, KEPT, ResourceSample, SoakCase, SoakRequest
 from cprlib.campaign.store import move_into_place
 from cprlib.deadline import Deadline
-from cprlib.errors import CprlibError, DeadlineExceeded
+from cprlib.errors import DeadlineExceeded
 from cprlib.files import cache_folder
-from cprlib.lab.avocado_run import avocado_environment
 from cprlib.lab.engines import asset_parameters
-from cprlib.process import spawn
 from cprlib.report.formatting import one_line
 from cprlib.words import first_of
 
 GONE_S = 10.0  # time for the labs and QEMUs of a case to end after Avocado
-REPORT_S = 120.0
 MESSAGES, MESSAGE_LENGTH = 4, 400
 PRIORITY = {JobOutcome.FAILED: 3, JobOutcome.CRASHED: 2, JobOutcome.INCONCLUSIVE: 1}  # of a folder, to be kept
 
@@ -132,7 +127,7 @@ class SoakJobs:
             shutil.rmtree(job.folder, ignore_errors=True)
         else:
             with self._storing:
-                self._report(job.folder)
+                self.session.report(job.folder, self.request.policy)
                 self.kept.add(job.folder, case)
         return case
 
@@ -140,22 +135,6 @@ class SoakJobs:
         with contextlib.suppress(DeadlineExceeded):
             Deadline(GONE_S, f"end the processes of case {number}").poll(lambda: not marked(soak, number), interval=0.1)
         return tuple(one_line(describe(pid), MESSAGE_LENGTH) for pid in marked(soak, number))
-
-    def _report(self, folder: Path) -> None:
-        """Write report.html in a process of its own, so that drawing does not count as memory of the harness."""
-        command = [sys.executable, "-m", "cprlib.cli.main", "report", str(folder), "--policy", self.request.policy]
-        with (
-            contextlib.suppress(CprlibError, subprocess.TimeoutExpired),
-            spawn(
-                command,
-                purpose="write the report of a case",
-                env=avocado_environment(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            ) as child,
-        ):
-            self.session.children.add(child)
-            child.wait(timeout=REPORT_S)
 
     def sample(self, at_s: float, cases: int) -> ResourceSample:
         """Sample the harness; no case runs."""

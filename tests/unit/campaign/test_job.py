@@ -10,8 +10,9 @@ from cprlib.campaign.job import SuiteTest, list_tests, require_tests
 from cprlib.campaign.outcome import JobOutcome, judge_folder
 from cprlib.campaign.session import Session
 from cprlib.errors import UsageError
+from cprlib.report.results_folder import LOG_FILE
 from tests.unit.compare.samples import ASSETS
-from tests.unit.mutation.samples import POLICIES
+from tests.unit.mutation.samples import POLICIES, put_job
 
 SOURCE = """
 from pathlib import Path
@@ -56,6 +57,15 @@ def test_failed_evidence_fails_and_an_exception_is_a_crash(tmp_path: Path, tests
     assert (judged["fails"].outcome, judged["fails"].messages) == (JobOutcome.FAILED, ("tap: /the/qemu is bad",))
     assert judged["crashes"].outcome == JobOutcome.CRASHED
     assert "net0" in judged["crashes"].messages[0]
+
+
+def test_job_without_a_report_has_the_reason_in_its_log(tmp_path: Path) -> None:
+    session = Session(tmp_path, tmp_path / "partial", ASSETS, None)
+    session.report(tmp_path, "default")
+    assert "it holds no run" in (tmp_path / LOG_FILE).read_text()
+    put_job(tmp_path / "job", "FAIL", "verdict: fail: x")
+    session.report(tmp_path / "job", "default")
+    assert (tmp_path / "job" / "report.html").exists()
 
 
 def test_a_reference_without_a_test_is_refused(tmp_path: Path, tests: dict[str, SuiteTest]) -> None:

@@ -24,7 +24,7 @@ from cprlib.codec import BadValue, decode, dump_json
 from cprlib.errors import EnvironmentFailure, UsageError
 
 REQUEST_FILE = "session.json"
-STORE_VERSION = 3
+STORE_VERSION = 4
 PARTIAL = ".partial"
 LOCK = ".lock"
 

@@ -113,17 +113,6 @@ class SoakCase:
 
 
 @dataclass(frozen=True, slots=True)
-class EndedCase:
-    """A line of :data:`CASES_FILE`.
-
-    :param session_s: seconds that its session had run.
-    """
-
-    session_s: float
-    case: SoakCase
-
-
-@dataclass(frozen=True, slots=True)
 class ResourceSample:
     """The harness at rest: no case runs.
 
@@ -157,11 +146,10 @@ def write_cases(folder: Path, history: SoakHistory) -> None:
 
     :raises EnvironmentFailure: the folder cannot be written or the disk is full.
     """
-    ended = (EndedCase(history.sessions[-1].seconds, case) for case in history.cases)
-    files.write_text(folder / CASES_FILE, "".join(dump_json(item, indent=None) for item in ended), mode=0o600)
+    files.write_text(folder / CASES_FILE, "".join(dump_json(case, indent=None) for case in history.cases), mode=0o600)
 
 
-def append_case(folder: Path, ended: EndedCase) -> None:
+def append_case(folder: Path, case: SoakCase) -> None:
     """Add a line to :data:`CASES_FILE`.
 
     :raises EnvironmentFailure: the folder cannot be written or the disk is full.
@@ -170,7 +158,7 @@ def append_case(folder: Path, ended: EndedCase) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "ab") as stream:
-            stream.write(dump_json(ended, indent=None).encode())
+            stream.write(dump_json(case, indent=None).encode())
     except OSError as error:
         raise EnvironmentFailure(f"write {path}", str(error), "free some space") from error
 
@@ -186,18 +174,16 @@ def read_soak(folder: Path) -> SoakHistory:
     try:
         history = read_versioned(SoakHistory, path, SOAK_SCHEMA, "schema")
         path = folder / CASES_FILE
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else ()  # one without its end was cut off
-        ended = [load_json(EndedCase, line) for line in lines]
+        if not path.exists():  # the soak has ended
+            return history
+        lines = path.read_bytes().split(b"\n")[:-1]  # one without its end was cut off
+        cases = tuple(load_json(SoakCase, line) for line in lines)
     except (OSError, ValueError) as error:
         raise UsageError(f"read {path}", str(error), "start cprlib soak without --resume") from error
-    known = {case.number for case in history.cases}
-    new = tuple(item.case for item in ended if item.case.number not in known)
-    if not new:
-        return history
     *before, last = history.sessions
-    if ended[-1].case.session == len(before):
-        last = replace(last, seconds=max(last.seconds, ended[-1].session_s))
-    return replace(history, sessions=(*before, last), cases=(*history.cases, *new))
+    ends = [(case.started_ns - last.started_ns) / 1e9 + case.seconds for case in cases if case.session == len(before)]
+    last = replace(last, seconds=round(max([last.seconds, *ends]), 3))
+    return replace(history, sessions=(*before, last), cases=cases)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from cprlib.campaign.soak.resources import ChildrenWatch
 from cprlib.campaign.soak.result import (
     CASES_FILE,
     STORE,
-    EndedCase,
     ResourceSample,
     SoakCase,
     SoakHistory,
@@ -62,8 +61,7 @@ class Recorder:
         self._result = replace(result, history=replace(history, sessions=sessions, cases=()))
 
     def add_case(self, case: SoakCase) -> None:
-        self._update(self._result.history)
-        append_case(self._result.folder, EndedCase(self._result.history.sessions[-1].seconds, case))
+        append_case(self._result.folder, case)
         self._cases += 1
         self._bad += case.worst not in WITHOUT_ALARM
         self._say(case)

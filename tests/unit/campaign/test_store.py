@@ -92,6 +92,6 @@ def test_session_of_an_older_version_is_refused_in_one_line(tmp_path: Path) -> N
     folder = tmp_path / "2026-01-01T00-00-00Z"
     folder.mkdir()
     (folder / REQUEST_FILE).write_text('{"started_ns": 5, "version": 1}')
-    with pytest.raises(UsageError, match="store version 1, this program reads 3") as raised:
+    with pytest.raises(UsageError, match="store version 1, this program reads 4") as raised:
         STORE.read(STORE.latest(tmp_path))
     assert "\n" not in raised.value.one_line()

@@ -378,4 +378,4 @@ def test_resume_of_an_older_version_is_refused_in_one_line(tmp_path: Path, capsy
     assert main(["compare", "--resume", "--out", str(tmp_path)]) == ExitStatus.USAGE
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert "store version 1, this program reads 3" in lines[0]
+    assert "store version 1, this program reads 4" in lines[0]

@@ -21,15 +21,14 @@ from cprlib.campaign.soak.result import (
     CASES_FILE,
     SOAK_FILE,
     STORE,
-    EndedCase,
     SoakCase,
     SoakResult,
     append_case,
     read_soak,
+    write_cases,
 )
 from cprlib.campaign.soak.run import missing_numbers, sample_interval, seconds_left
 from cprlib.campaign.store import PARTIAL
-from cprlib.codec import encode
 from cprlib.deadline import Deadline
 from cprlib.errors import ExitStatus, UsageError
 from cprlib.files import project_folder
@@ -96,14 +95,13 @@ def test_killed_soak_continues_with_the_same_cases(folder: Path) -> None:
 
 def test_cases_since_the_last_sample_are_in_a_file_whose_last_line_may_be_cut_off(folder: Path) -> None:
     history = run_standin(folder, 6, parallel=1).history
-    *before, one, other = history.cases
-    soak = json.loads((folder / SOAK_FILE).read_text())
-    (folder / SOAK_FILE).write_text(json.dumps(soak | {"cases": encode(before)}))
-    for case in (before[-1], one, other):  # the first is in soak.json as well, as after a kill between the two writes
-        append_case(folder, EndedCase(9000.0 + case.number, case))
+    *before, other = history.cases
+    late = replace(other, started_ns=history.sessions[0].started_ns + 9000 * 10**9, seconds=6.0)
+    write_cases(folder, replace(history, cases=tuple(before)))  # the cases in soak.json stay, as after a kill
+    append_case(folder, late)
     known = read_soak(folder)
-    assert known.cases == history.cases
-    assert known.seconds == 9000 + other.number
+    assert known.cases == (*before, late)
+    assert known.seconds == 9006
     path = folder / CASES_FILE
     path.write_bytes(path.read_bytes()[:-10])
     assert read_soak(folder).cases == history.cases[:-1]

@@ -38,7 +38,7 @@ from cprlib.campaign.compare import Effect
 from cprlib.campaign.compare.decide import decide, smallest_p
 from cprlib.campaign.compare.decision import Change, Sample
 from cprlib.campaign.compare.guest import DURATIONS, GuestResult, read_guests
-from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS, AlphaSpending, paired_shift
+from cprlib.campaign.compare.statistics import SINGLE_ANALYSIS, next_analysis, paired_shift
 from cprlib.verdict.findings import failed
 from cprlib.verdict.policy_file import load_policy
 
@@ -53,14 +53,15 @@ def session(pairs: Sequence[tuple[GuestResult, GuestResult]]) -> tuple[Change, i
 
     :returns: the verdict, and rounds used.
     """
-    spending = AlphaSpending()
+    spent = 0.0
     for number in range(1, len(pairs) + 1):
         sample = Sample("case", tuple(a for a, _ in pairs[:number]), tuple(b for _, b in pairs[:number]), True)
         refused = bool(sample.b[-1].failures)
         last = refused or number == len(pairs)
-        analysis = spending.next(number / len(pairs), smallest_p([sample]), last=last)
+        analysis = next_analysis(spent, number / len(pairs), smallest_p([sample]), last=last)
         if analysis is None:
             continue
+        spent += analysis.share
         found = decide([sample], analysis, Effect())
         if last or found.change != Change.UNDECIDED:
             return found.change, number

@@ -58,11 +58,9 @@ def decide(samples: Sequence[Sample], analysis: Analysis, effect: Effect) -> Dec
 
 
 def smallest_p(samples: Sequence[Sample]) -> float:
-    """The smallest adjusted p that these data can give."""
-    found = [(sample.paired, _shift(_valid(sample), metric)[1]) for sample in samples for metric in DURATIONS]
-    known = [(paired, shift.smallest_p) for paired, shift in found if shift]
-    unpaired = sum(not paired for paired, _ in known)
-    return min((p * (1 if paired else unpaired) for paired, p in known), default=1.0)
+    """The smallest adjusted p that these pairs can give."""
+    shifts = (_shift(_valid(sample), metric)[1] for sample in samples for metric in DURATIONS)
+    return min((shift.smallest_p for shift in shifts if shift), default=1.0)
 
 
 def _adjusted(samples: Sequence[Sample], sign: int) -> dict[tuple[str, str], float]:
@@ -70,28 +68,22 @@ def _adjusted(samples: Sequence[Sample], sign: int) -> dict[tuple[str, str], flo
 
     Pairs of one round belong together in all cases, so they are tested jointly; unpaired metrics are left to Holm.
     """
-    adjusted: dict[tuple[str, str], float] = {}
     tests = [(sample, metric) for sample in samples for metric in DURATIONS if _measured(sample, metric)]
-    paired = [(sample, metric) for sample, metric in tests if sample.paired]
-    rounds = max((len(sample.a) for sample, _ in paired), default=0)
-    rows = [_differences(sample, metric, sign, rounds) for sample, metric in paired]
-    for (sample, metric), p in zip(paired, step_down(rows), strict=True):
-        adjusted[sample.case, metric.name] = p
-    unpaired = [(sample, metric, _shift(_valid(sample), metric)[1]) for sample, metric in tests if not sample.paired]
-    values = [1.0 if shift is None else shift.p_above if sign > 0 else shift.p_below for *_, shift in unpaired]
-    for (sample, metric, _), p in zip(unpaired, holm(values), strict=True):
-        adjusted[sample.case, metric.name] = p
-    return adjusted
+    if all(sample.paired for sample, _ in tests):  # in a session all are, between saved results none is
+        values = step_down([_differences(sample, metric, sign) for sample, metric in tests])
+    else:
+        shifts = [_shift(_valid(sample), metric)[1] for sample, metric in tests]
+        values = holm([1.0 if not shift else shift.p_above if sign > 0 else shift.p_below for shift in shifts])
+    return {(sample.case, metric.name): p for (sample, metric), p in zip(tests, values, strict=True)}
 
 
-def _differences(sample: Sample, metric: Metric, sign: int, rounds: int) -> list[float | None]:
+def _differences(sample: Sample, metric: Metric, sign: int) -> list[float | None]:
     """Of the logarithms, round by round; None for a pair that is incomplete or discarded."""
     found: list[float | None] = []
     for a, b in zip(sample.a, sample.b, strict=True):
         before, after = _median(a, metric), _median(b, metric)
-        known = a.valid and b.valid and before and after
-        found.append(sign * (math.log(after) - math.log(before)) if known and before and after else None)
-    return found + [None] * (rounds - len(found))
+        found.append(sign * math.log(after / before) if a.valid and b.valid and before and after else None)
+    return found
 
 
 def _median(guest: GuestResult, metric: Metric) -> float | None:

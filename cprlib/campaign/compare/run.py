@@ -31,7 +31,7 @@ from cprlib.campaign.compare.session import (
     make_arms,
     read_state,
 )
-from cprlib.campaign.compare.statistics import AlphaSpending, Analysis
+from cprlib.campaign.compare.statistics import Analysis, next_analysis
 from cprlib.campaign.job import SuiteTest
 from cprlib.campaign.pool import Task
 from cprlib.campaign.progress import ProgressLines
@@ -75,14 +75,12 @@ class CompareStrategy:
         self._clock = clock
         self._budget_s = 60 * request.budget
         self._begun = clock() - state.elapsed_s
-        self._alpha = AlphaSpending(state.alpha_spent)
         self._to_run: collections.deque[tuple[Arm, SuiteTest]] = collections.deque()
-        self._guests: dict[tuple[str, str], GuestResult] = {}
+        self._missing = 0  # guests of this round
         self._order: list[tuple[Arm, SuiteTest]] = []
         self._round_begun, self._round_begun_ns = 0.0, 0
         self.state = state
         self.rounds = [self._read(item.number) for item in state.rounds]
-        self.analysis = Analysis(state.last_share) if state.analyses else None
 
     def next(self, running: int) -> Task | None:
         if not self._to_run:
@@ -91,7 +89,7 @@ class CompareStrategy:
             self._begin_round()
         arm, test = self._to_run.popleft()
         number = len(self.rounds) + 1
-        return Task(lambda: self._jobs.run(number, arm, test), lambda guest: self._add(arm, test, guest))
+        return Task(lambda: self._jobs.run(number, arm, test), self._add)
 
     def _arms_of(self, number: int) -> list[Arm]:
         return [arm for arm in self._arms if arm.name != A_TO_B or number <= A_TO_B_ROUNDS]
@@ -100,30 +98,29 @@ class CompareStrategy:
         number = len(self.rounds) + 1
         self._order = random_order(self._request.seed, number, self._arms_of(number))
         self._to_run.extend(self._order)
-        self._guests = {}
+        self._missing = len(self._order)
         self._round_begun, self._round_begun_ns = self._clock(), time.time_ns()
 
-    def _add(self, arm: Arm, test: SuiteTest, guest: GuestResult | None) -> None:
-        if guest is not None:
-            self._guests[arm.name, test.id] = guest
-            if len(self._guests) == len(self._order):
-                self._end_round()
+    def _add(self, stored: bool) -> None:
+        self._missing -= stored
+        if not self._missing:
+            self._end_round()
 
     def _end_round(self) -> None:
         number = len(self.rounds) + 1
         order = tuple((arm.name, test.id) for arm, test in self._order)
         seconds = round(self._clock() - self._round_begun, 3)
-        self.rounds.append(self._of_arms(number, lambda arm, test: self._guests[arm.name, test.id]))
+        self.rounds.append(self._read(number))
         elapsed = self._clock() - self._begun
         used = f"{seconds:.0f} s; {elapsed:.0f} of {self._budget_s:.0f} s used"
         self._say(f"round {number}: {_figures(self.rounds[-1])}; {used}")
         samples = samples_of(self.rounds, B)
         over = elapsed + seconds > self._budget_s
         over = over or (not self._request.whole and (_refused(self.rounds, samples) or _hopeless(self.rounds)))
-        analysis = self._alpha.next(elapsed / self._budget_s, smallest_p(samples), last=over)
         analyses = self.state.analyses
-        if analysis is not None:
-            self.analysis, analyses = analysis, (*analyses, number)
+        spent = sum(share for _, share in analyses)
+        if analysis := next_analysis(spent, elapsed / self._budget_s, smallest_p(samples), last=over):
+            analyses = (*analyses, (number, analysis.share))
             decision = decide(samples, analysis, self._request.effect)
             self._say(f"interim analysis after round {number}: {decision.words}")
             over = over or (not self._request.whole and decision.change != Change.UNDECIDED)
@@ -131,18 +128,15 @@ class CompareStrategy:
             self.state,
             rounds=(*self.state.rounds, Round(number, order, seconds, self._round_begun_ns)),
             analyses=analyses,
-            alpha_spent=self._alpha.spent,
-            last_share=self.analysis.share if self.analysis else 0.0,
             elapsed_s=round(elapsed, 3),
             ended=over,
         )
         self.state.write(self._folder)
 
     def _read(self, number: int) -> ArmGuests:
-        return self._of_arms(number, lambda arm, test: self._jobs.read(number, arm, test))
-
-    def _of_arms(self, number: int, guest: Callable[[Arm, SuiteTest], GuestResult]) -> ArmGuests:
-        return {arm.name: tuple(guest(arm, test) for test in arm.tests) for arm in self._arms_of(number)}
+        return {
+            arm.name: tuple(self._jobs.read(number, arm, test) for test in arm.tests) for arm in self._arms_of(number)
+        }
 
 
 def random_order(seed: int, number: int, arms: Sequence[Arm]) -> list[tuple[Arm, SuiteTest]]:
@@ -248,8 +242,7 @@ def conclude(
 
     :param sides: A and B.
     """
-    rounds, analysis = strategy.rounds, strategy.analysis
-    assert analysis is not None  # the last round has one
+    rounds, (*_, (_, share)) = strategy.rounds, strategy.state.analyses  # the last round has one
     made = make_comparison(
         "session",
         *sides,
@@ -257,7 +250,7 @@ def conclude(
         request.effect,
         policy,
         environment,
-        analysis=analysis,
+        analysis=Analysis(share),
         control=samples_of(rounds, A_CONTROL),
         a_to_b=[guest for item in rounds for guest in item.get(A_TO_B, ())],
         command=request.command,
@@ -265,7 +258,7 @@ def conclude(
     return replace(
         made,
         rounds=strategy.state.rounds,
-        interim_analyses=strategy.state.analyses,
+        interim_analyses=tuple(number for number, _ in strategy.state.analyses),
         budget_s=60 * request.budget,
         seed=request.seed,
         parameters=request.used_parameters,

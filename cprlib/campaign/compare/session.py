@@ -86,8 +86,7 @@ class CompareState:
     """The progress of a comparison. The alpha that is spent stays spent when it is resumed.
 
     :param qemus: sha256 of A and B.
-    :param analyses: rounds after which there was an analysis. :param alpha_spent: share of alpha that they used.
-    :param last_share: of them, that of the last one.
+    :param analyses: rounds after which there was an analysis, each with the share of alpha that it used.
     :param elapsed_s: of the budget.
     :param ended: no round is left to run.
     :param inputs: digests of what the jobs of each arm are made of, beside the binaries.
@@ -96,9 +95,7 @@ class CompareState:
     qemus: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     rounds: tuple[Round, ...] = ()
-    analyses: tuple[int, ...] = ()
-    alpha_spent: float = 0.0
-    last_share: float = 0.0
+    analyses: tuple[tuple[int, float], ...] = ()
     elapsed_s: float = 0.0
     ended: bool = False
 
@@ -175,15 +172,14 @@ class GuestJobs:
     session: Session
     policy: Policy
 
-    def run(self, number: int, arm: Arm, test: SuiteTest) -> GuestResult | None:
-        """Run and store one guest of a round; None when it was ended from outside."""
+    def run(self, number: int, arm: Arm, test: SuiteTest) -> bool:
+        """Run and store one guest of a round; False when it was ended from outside."""
         place = _place(number, arm, test)
         job = self.session.run(place, test, arm.parameters)
-        if job is None:
-            return None
-        compress(job.folder)
-        self.session.store(job.folder, place)
-        return self.read(number, arm, test)
+        if job:
+            compress(job.folder)
+            self.session.store(job.folder, place)
+        return job is not None
 
     def read(self, number: int, arm: Arm, test: SuiteTest) -> GuestResult:
         place = self.session.final(_place(number, arm, test))

@@ -202,29 +202,18 @@ class Analysis:
 SINGLE_ANALYSIS = Analysis(1.0)
 
 
-class AlphaSpending:
-    """The interim analyses of one comparison, which share one alpha.
+def next_analysis(spent: float, fraction: float, smallest_p: float, *, last: bool = False) -> Analysis | None:
+    """The next interim analysis of a comparison; None when it is too early for one.
 
     Alpha is spent as the budget is used up (spending function linear in time, Lan and DeMets 1983). The levels add up
     to it, whatever the dependence between the analyses. An analysis that could hardly decide anything is left out; its
     share remains for the next. The levels are fixed before an analysis. Only two things of the data bring the last one
     forward: a refusal, which decides without statistics, and two rounds without a valid guest.
 
-    :param spent: share that earlier analyses used.
+    :param spent: share that earlier analyses used. :param fraction: of the budget that is used up.
+    :param smallest_p: the smallest adjusted p that the data can give.
+    :param last: there is no later one.
     """
-
-    def __init__(self, spent: float = 0.0) -> None:
-        self.spent = spent
-
-    def next(self, fraction: float, smallest_p: float, *, last: bool = False) -> Analysis | None:
-        """The next analysis, None when it is too early for one.
-
-        :param fraction: of the budget that is used up.
-        :param smallest_p: the smallest adjusted p that the data can give.
-        :param last: there is no later one.
-        """
-        share = max(0.0, (1.0 if last else min(1.0, fraction)) - self.spent)
-        if not last and (share == 0 or smallest_p > FALSE_ALARM * DURATIONS_SHARE * share / 2):
-            return None
-        self.spent += share
-        return Analysis(share)
+    share = max(0.0, (1.0 if last else min(1.0, fraction)) - spent)
+    too_early = not last and (share == 0 or smallest_p > FALSE_ALARM * DURATIONS_SHARE * share / 2)
+    return None if too_early else Analysis(share)

@@ -13,11 +13,12 @@ from scipy import stats
 from cprlib.campaign.compare.statistics import (
     FALSE_ALARM,
     SINGLE_ANALYSIS,
-    AlphaSpending,
+    Analysis,
     at_most,
     chance_to_see,
     holm,
     more_often,
+    next_analysis,
     paired_shift,
     step_down,
     unpaired_shift,
@@ -163,26 +164,19 @@ def test_fishers_test_needs_more_than_one_event() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 1)), max_size=30))
 def test_levels_of_all_analyses_add_up_to_alpha_at_most(rounds: list[tuple[float, float]]) -> None:
-    spending = AlphaSpending()
-    analyses = [spending.next(fraction, smallest) for fraction, smallest in sorted(rounds)]
-    analyses.append(spending.next(0.5, 1.0, last=True))
-    used = [analysis for analysis in analyses if analysis is not None]
+    used: list[Analysis] = []
+    for fraction, smallest, last in (*((*item, False) for item in sorted(rounds)), (0.5, 1.0, True)):
+        analysis = next_analysis(sum(item.share for item in used), fraction, smallest, last=last)
+        used += [analysis] if analysis else []
     assert sum(item.durations + item.counts for item in used) <= FALSE_ALARM + 1e-12
     assert sum(1 - item.confidence for item in used) <= 0.05 + 1e-12
 
 
 def test_share_of_an_analysis_that_could_decide_nothing_is_left_for_the_next() -> None:
-    spending = AlphaSpending()
-    assert spending.next(0.5, smallest_p=0.01) is None
-    analysis = spending.next(0.75, smallest_p=0.001)
-    assert analysis is not None
-    assert analysis.share == 0.75
+    assert next_analysis(0.0, 0.5, smallest_p=0.01) is None
+    assert next_analysis(0.0, 0.75, smallest_p=0.001) == Analysis(0.75)
 
 
 def test_last_analysis_has_the_rest() -> None:
-    spending = AlphaSpending()
-    assert spending.next(0.4, 0.0001) is not None
-    last = spending.next(0.6, 1.0, last=True)
-    assert last is not None
-    assert last.share == 0.6
+    assert next_analysis(0.4, 0.6, 1.0, last=True) == Analysis(0.6)
     assert SINGLE_ANALYSIS.durations + SINGLE_ANALYSIS.counts == FALSE_ALARM

@@ -16,6 +16,7 @@ from cprlib.cli.options import (
     Command,
     Number,
     base_option,
+    check_backend,
     check_nic_properties,
     command_line,
     hint_resume,
@@ -149,6 +150,7 @@ def _request(
     from cprlib.testing.parameters import check_parameters
     from cprlib.verdict.policy_file import load_policy
 
+    check_backend("compare", native, lab)
     parameters = read_parameters(parameter)
     check_parameters(parameters)
     load_policy(policy)

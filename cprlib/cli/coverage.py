@@ -16,6 +16,7 @@ from cprlib.cli.options import (
     PATH,
     avocado_reference,
     base_option,
+    check_backend,
     check_nic_properties,
     command_line,
     hint_results,
@@ -83,6 +84,7 @@ def coverage(
     from cprlib.report.run_report import EXIT_STATUS
     from cprlib.testing.parameters import check_parameters
 
+    check_backend("measure coverage", native, lab)
     references = [avocado_reference(test) for test in tests]
     earlier = [require_results(folder).resolve() for folder in stored]
     find_base(base)

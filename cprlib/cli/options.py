@@ -102,6 +102,18 @@ def out_option(default: Path, what: str) -> Callable[[Command], Command]:
     return click.option("--out", type=PATH, default=default, show_default=True, help=f"Folder of all {what}.")
 
 
+def check_backend(tried: str, native: bool, lab: str | None) -> None:
+    """Check ``--native`` and ``--lab`` together.
+
+    :param tried: as it reads after "cannot": ``"run the suite"``.
+    :raises UsageError: both are given, or there is no such engine.
+    """
+    if native and lab:
+        raise UsageError(tried, "both --native and --lab are given", "give one of them")
+    if lab is not None and lab not in ENGINES:
+        raise UsageError(f"use lab engine {lab!r}", "no such engine", f"choose one of {', '.join(ENGINES)}")
+
+
 def read_qemu(path: Path | None, firmware: Path | None) -> QemuBinary | None:
     """The QEMU of ``--qemu`` and ``--firmware``; None without.
 

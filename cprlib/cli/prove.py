@@ -15,6 +15,7 @@ from cprlib.cli import completion
 from cprlib.cli.options import (
     Number,
     base_option,
+    check_backend,
     command_line,
     given_options,
     hint_resume,
@@ -116,6 +117,7 @@ def prove(
     from cprlib.campaign.mutation.run import prove as run_session
     from cprlib.lab.doctor import choose_engine
 
+    check_backend("prove the suite", native, lab)
     if resume:
         session, request = resume_session(context, STORE)
     else:

@@ -18,6 +18,7 @@ from cprlib.cli.options import (
     PATH,
     avocado_reference,
     base_option,
+    check_backend,
     check_nic_properties,
     command_line,
     file_of_test,
@@ -113,6 +114,7 @@ def run(
     """
     if lab is not None and lab not in ENGINES and file_of_test(lab):
         tests, lab = (lab, *tests), "uml"  # `--lab TEST`: the word belongs to the tests
+    check_backend("run the suite", native, lab)
     refuse_base(context, "--qemu")
     references = [avocado_reference(test) for test in tests]
     if target_base and target_qemu:

@@ -10,6 +10,7 @@ import click
 
 from cprlib.cli.options import (
     PATH,
+    check_backend,
     command_line,
     hint_resume,
     publish_results,
@@ -52,6 +53,7 @@ def scoreboard(
     from cprlib.lab.doctor import choose_engine
     from cprlib.report.environment import describe_run
 
+    check_backend("measure the scoreboard", native, lab)
     if resume:
         session, request = resume_session(context, STORE, "page")
     else:

@@ -13,6 +13,7 @@ from cprlib.build.series import find_base
 from cprlib.cli.options import (
     Number,
     base_option,
+    check_backend,
     command_line,
     firmware_option,
     hint_resume,
@@ -73,6 +74,7 @@ def soak(
     from cprlib.campaign.soak.run import seconds_left
     from cprlib.campaign.soak.run import soak as run_session
 
+    check_backend("soak", options["native"], options["lab"])
     if resume:
         session, request = resume_session(context, STORE, "hours")
         tests = list_tests()

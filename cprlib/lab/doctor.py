@@ -21,11 +21,11 @@ from cprlib.build.host_packages import (
     missing_programs,
     other_architecture,
 )
-from cprlib.errors import CprlibError, EnvironmentFailure, UsageError
+from cprlib.errors import CprlibError, EnvironmentFailure
 from cprlib.files import cache_folder
 from cprlib.lab.checks_native import Diagnosis, Level, Result, check_native, examine
 from cprlib.lab.confine import TRUNCATE_VERSION
-from cprlib.lab.engine import ENGINES, LabCommand, LabStreams
+from cprlib.lab.engine import LabCommand, LabStreams
 from cprlib.lab.engines import build_init, find_kernel
 from cprlib.lab.schedule import lab_memory_mib
 from cprlib.lab.uml import LAYERS, UmlEngine, confined, places_for_memory
@@ -65,14 +65,9 @@ def choose_engine(native: bool, lab: str | None, report: Callable[[str], None]) 
     :param lab: use this engine, whatever the doctor finds.
     :param report: called with the reason when neither is given and the doctor decides, and with a warning when a lab
         could write files of the host.
-    :raises UsageError: both are given, or there is no such engine.
     :raises EnvironmentFailure: the suite can run neither on this host nor in a lab.
     """
-    if native and lab:
-        raise UsageError("choose where tests run", "both --native and --lab are given", "give one of them")
-    if lab is not None:
-        if lab not in ENGINES:
-            raise UsageError(f"use lab engine {lab!r}", "no such engine", f"choose one of {', '.join(ENGINES)}")
+    if lab:
         warn_of_writing(check_confinement() if lab == "uml" else (), report)
         return lab
     if native:

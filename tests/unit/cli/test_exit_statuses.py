@@ -106,6 +106,7 @@ def test_bad_policy_is_2_with_its_line_and_nothing_runs(
         ("tests/functional/test_ipv6.py:Ipv6.test_nope",),
         ("-t", "nosuch"),
         ("--policy", "gone"),
+        ("--native", "--lab", "uml"),
         ("-p", "rate"),
         ("--target-base", "99"),
         ("--baseline", "gone.json"),

@@ -38,6 +38,7 @@ LINES = {
         "run --no",
         "run no/such/test.py",
         "run -p rate",
+        "run --native --lab=uml",
         "prove --patch x",
     ],
     "completion": ["cprlib ru", "cprlib run --pol", "cprlib build --base 10.", "cprlib prove --mutant w"],

@@ -64,19 +64,18 @@ def send_frames(guest: RunningGuest, frames: Sequence[bytes]) -> None:
         counters = read_counters(guest.topology.switch, guest.tap)
         return counters.tx_packets + counters.tx_dropped
 
-    def send(burst: Sequence[bytes]) -> None:
-        goal = taken() + len(burst)
-        for content in burst:
-            opened.send(content)
-        if burst[-1] is not frames[-1]:
-            with contextlib.suppress(DeadlineExceeded):  # the counters of the guest show what is missing
-                Deadline(ARRIVE_S, "the tap's queue to have room").poll(lambda: taken() >= goal, 0.005)
+    def wait_taken(goal: int) -> None:
+        with contextlib.suppress(DeadlineExceeded):  # the counters of the guest show what is missing
+            Deadline(ARRIVE_S, "the tap's queue to have room").poll(lambda: taken() >= goal, 0.005)
 
     with guest.topology.station.entered():
         opened = open_sending(STATION_INTERFACE)
+    before = taken()
     with opened:
-        for start in range(0, len(frames), AT_ONCE):
-            send(frames[start : start + AT_ONCE])
+        for number, content in enumerate(frames):
+            if number and number % AT_ONCE == 0:
+                wait_taken(before + number)
+            opened.send(content)
 
 
 def _dropped(guest: RunningGuest) -> int:

@@ -71,11 +71,10 @@ def start_machine(
         manager = stack.enter_context(contextlib.ExitStack())
         given = dict(passed or {})
         if not settings.plugged:
-            missing = (item for item in settings.netdevs if item.identifier not in given)
+            needed = [item for item in settings.netdevs if not (incoming and item.is_handed_over)]
+            missing = [item for item in needed if item.identifier not in given]
             with namespace.entered():
-                for netdev in missing:
-                    if not (incoming and netdev.is_handed_over):
-                        given[netdev.identifier] = manager.enter_context(opened_fds(netdev))
+                given |= {item.identifier: manager.enter_context(opened_fds(item)) for item in missing}
         command = [*settings.prefix, *command_line(settings, files, *channels, given, incoming=incoming)]
         command += _start_arguments(start, plugged=settings.plugged)
         files.command.write_text(shlex.join(command) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cprlib.evidence.records import Role
@@ -91,7 +91,7 @@ class GuestSpec:
         :param local: names of ``qemu`` for mechanism ``local``.
         """
         netdevs, handling, machine = self.netdevs_in(run), self.mechanism.handling, self.machine_in(run)
-        ports = self.root_ports and "q35" in machine and not run.legacy_nics
+        ports = self.root_ports and run.may_have_ports(machine)
         nic_properties = run.nic_properties
         properties = global_properties(NIC_DRIVER, nic_properties)
         ends = [guest_end(number) for number in range(len(netdevs))]
@@ -118,7 +118,7 @@ class GuestSpec:
             ),
             machine=machine,
             accelerator=run.accelerator,
-            memory_mib=self.memory_mib(run, netdevs),
+            memory_mib=self.memory_mib(run),
             vcpus=self.vcpus_in(run),
             extra=(*properties, *run.arguments, *handling.arguments(local), *self.arguments),
             plugged=self.is_plugged,
@@ -137,8 +137,9 @@ class GuestSpec:
         """Whether netdevs and NICs are added by QMP before the guest runs."""
         return self.plugged or self.mechanism.handling.plugged
 
-    def memory_mib(self, run: SuiteParameters, netdevs: Sequence[TapNetdev]) -> int:
+    def memory_mib(self, run: SuiteParameters) -> int:
         """The run's memory, or what the guest needs; in both cases more for each further NIC."""
+        netdevs = self.netdevs_in(run)
         per_pair, further = mib_per_queue_pair(run.nic_properties), sum(netdev.queues for netdev in netdevs[1:])
         if run.memory is not None:
             return run.memory + per_pair * further

@@ -118,13 +118,17 @@ class TrafficWatch:
 
     def before_update(self) -> None:
         """Look at the guest before an update. Right after one it is busy with the packets that waited."""
-        self.note_errors()
-        self.before.append(sample_guest(self.guest, self.guest.agent.network()))
+        network = self.guest.agent.network()
+        self.note_errors(network)
+        self.before.append(sample_guest(self.guest, network))
 
-    def note_errors(self) -> None:
-        """Read the error counters before the first update, also one that is to fail; later calls do nothing."""
+    def note_errors(self, network: NetInfo | None = None) -> None:
+        """Read the error counters before the first update, also one that is to fail; later calls do nothing.
+
+        :param network: the guest's; asked for when None.
+        """
         if not self.errors_at_update:
-            self.errors_at_update = read_errors(self.guest, self.guest.agent.network())
+            self.errors_at_update = read_errors(self.guest, network or self.guest.agent.network())
 
     def sample_end(self) -> GuestSample:
         """Look at the guest right after the traffic."""

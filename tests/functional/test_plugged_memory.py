@@ -42,10 +42,9 @@ class PluggedMemory(LiveUpdateTest):
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:1,plug:hot
         """
-        netdevs = (TapNetdev(vhost=True),)
         more_mib = 64 if self.parameters.vcpus > 1 else 0  # else such a guest, with room for more, does not boot
-        spec = GuestSpec(netdevs=netdevs, role=Role.CHECKS, more_mib=more_mib)
-        room = f"slots=1,maxmem={spec.memory_mib(self.parameters, netdevs) + DIMM_MIB}M"
+        spec = GuestSpec(netdevs=(TapNetdev(vhost=True),), role=Role.CHECKS, more_mib=more_mib)
+        room = f"slots=1,maxmem={spec.memory_mib(self.parameters) + DIMM_MIB}M"
         with self.given_guest(replace(spec, arguments=("-m", room))) as case:
             if not case.guest.machine.qmp.execute("qom-list-types", {"implements": DIMM}):
                 happened = f"this QEMU has no device {DIMM}"

@@ -63,7 +63,7 @@ class VhostHandOver(LiveUpdateTest):
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
         run = self.parameters
-        ports = PAIR_PORTS if "q35" in run.machine and not run.legacy_nics else ()
+        ports = PAIR_PORTS if run.may_have_ports(run.machine) else ()
         with (
             self.given_guest(GuestSpec(queues=4, vhost=True, arguments=ports, role=Role.CHECKS)) as case,
             probing(case) as (trace, probes),

@@ -68,7 +68,7 @@ def queue_shares(before: NicInfo, after: NicInfo) -> tuple[QueueShare, ...]:
     return tuple(QueueShare(number, moved(f"rx{number}"), moved(f"tx{number}")) for number in numbers)
 
 
-def by_busiest_queue(budget: Budget | None, shares: tuple[QueueShare, ...], rate: float) -> Budget | None:
+def budget_of_busiest_queue(budget: Budget | None, shares: tuple[QueueShare, ...], rate: float) -> Budget | None:
     """The budget of the queue that carried most: several flows may use one.
 
     :param budget: of a queue that one flow uses.

@@ -20,7 +20,7 @@ from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.equivalence import Snapshot
 from cprlib.evidence.guest_checks import (
     GuestView,
-    by_busiest_queue,
+    budget_of_busiest_queue,
     guest_view,
     queue_shares,
     queue_use_check,
@@ -227,7 +227,7 @@ class MeasuredCase(GuestCase):
         :param rate: test packets/s.
         """
         shares = queue_shares(seen.nic, later.nic)
-        budget = by_busiest_queue(self.evidence.budget, shares, rate)
+        budget = budget_of_busiest_queue(self.evidence.budget, shares, rate)
         view = guest_view(seen, later)
         self.evidence = replace(self.evidence, guest_view=view, queue_shares=shares, budget=budget)
         return shares

@@ -119,7 +119,7 @@ class Probes:
         :param index: number of the flow, from 0.
         :param quiet_s: seconds without packets before it, so that it finds idle queues.
         """
-        time.sleep(quiet_s)
+        time.sleep(quiet_s)  # no event announces silence
         self._forget()  # late answers, which are read and ignored below
         self._send_on(index)
         while self._unanswered[index] and not deadline.expired:

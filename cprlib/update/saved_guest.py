@@ -32,8 +32,8 @@ def save_guest(machine: Machine, path: Path) -> None:
 def restore_guest(machine: Machine, path: Path) -> None:
     """Load the state of a guest into a QEMU that waits for it (``-incoming defer``), and let the guest run.
 
-    It is announced once, so that its switch knows it. With no round at all, virtio_net_post_load_device() of QEMU 10.2
-    frees a timer that virtio_net_reset() needs (docs/findings.md).
+    It is announced once, so that its switch knows it. Without a round, virtio_net_post_load_device() frees a timer that
+    virtio_net_reset() needs (docs/findings.md).
 
     :raises QemuFailed, DeadlineExceeded: QEMU died, refused or did not end.
     """

@@ -80,7 +80,7 @@ def full_send_buffer(
 
 
 def expect_link_can_go_down(case: MeasuredCase, calls: SupervisedCalls) -> None:
-    """Answers that wait for room when the link goes down and the VM stops are dropped. Nothing else is, afterwards.
+    """Answers that wait for room are dropped when the link is down and the VM has stopped; later packets arrive.
 
     Of the packets in the ring, QEMU can put back only the one that it took last (virtqueue_unpop()).
     """

@@ -24,7 +24,7 @@ from cprlib.update.live_update import LiveUpdate, UpdateHook
 from failed_update import failed_updates
 
 USER = 65534  # a user without rights, in every distribution
-# The logs in the case's folder, start-up barriers, /dev/kvm, locked memory. The filter refuses /dev/vhost-net.
+# For the logs in the case's folder, start-up barriers, /dev/kvm and locked memory. The filter refuses /dev/vhost-net.
 CAPABILITIES = ",".join(("-all", "+dac_override", "+sys_ptrace", "+ipc_lock"))
 UNPRIVILEGED = (
     *("setpriv", "--securebits=+no_setuid_fixup"),  # or access(2), by which QEMU finds its firmware, ignores them

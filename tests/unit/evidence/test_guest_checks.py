@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cprlib.evidence.guest_checks import by_busiest_queue, death_checks, starvation_checks
+from cprlib.evidence.guest_checks import budget_of_busiest_queue, death_checks, starvation_checks
 from cprlib.evidence.records import Budget, Outcome, QueueShare
 
 pytestmark = pytest.mark.fast
@@ -84,5 +84,5 @@ def test_guests_with_processor_time_have_no_check(tmp_path: Path) -> None:
 )
 def test_budget_follows_the_busiest_queue(received: tuple[int | None, ...], rate: float) -> None:
     shares = tuple(QueueShare(number, count, None) for number, count in enumerate(received))
-    assert by_busiest_queue(Budget(100, 250.0), shares, 1000.0) == Budget(100, rate)
-    assert by_busiest_queue(None, shares, 1000.0) is None
+    assert budget_of_busiest_queue(Budget(100, 250.0), shares, 1000.0) == Budget(100, rate)
+    assert budget_of_busiest_queue(None, shares, 1000.0) is None

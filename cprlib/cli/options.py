@@ -7,7 +7,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -130,25 +130,29 @@ def read_qemu(path: Path | None, firmware: Path | None) -> QemuBinary | None:
     return qemu
 
 
-def check_nic_properties(qemus: Iterable[QemuBinary], parameters: Iterable[str]) -> None:
-    """Check that each QEMU knows the NIC's properties, before a guest boots.
+def check_nic_properties(qemus: Iterable[QemuBinary], parameters: Mapping[str, str], more: Iterable[str] = ()) -> None:
+    """Check that each QEMU knows the NIC's properties and takes their values, before a guest boots.
 
-    :param parameters: names; those that begin with ``nic.`` are properties.
+    :param parameters: of the run; those that begin with ``nic.`` are properties.
+    :param more: names of parameters that only points of a matrix have.
     :raises UsageError: one does not.
     """
     from difflib import get_close_matches
 
-    from cprlib.qemu.binary import nic_properties
-    from cprlib.testing.parameters import NIC_PREFIX
+    from cprlib.qemu.binary import nic_properties, require_nic
+    from cprlib.testing import parameters as suite
 
-    properties = sorted(name.removeprefix(NIC_PREFIX) for name in parameters if name.startswith(NIC_PREFIX))
-    for qemu in qemus if properties else ():
+    prefix = suite.NIC_PREFIX
+    names = sorted(name.removeprefix(prefix) for name in {*parameters, *more} if name.startswith(prefix))
+    for qemu in qemus if names else ():
         known = nic_properties(qemu)
-        for name in properties:
+        for name in names:
             if name not in known:
                 near = ", ".join(get_close_matches(name, known))
                 advice = f"did you mean {near}?" if near else "see -device virtio-net-pci,help"
-                raise UsageError(f"run with {NIC_PREFIX}{name}", f"the NIC of {qemu.path} has no such property", advice)
+                raise UsageError(f"run with {prefix}{name}", f"the NIC of {qemu.path} has no such property", advice)
+        run = suite.read_parameters(parameters.get, parameters)
+        require_nic(qemu, run.machine, run.nic_properties, run.arguments)
 
 
 def file_of_test(test: str) -> Path | None:

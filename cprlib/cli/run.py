@@ -148,7 +148,8 @@ def run(
     assets, qemus, target = _build(own_qemu or base, bases, own_target or target_base, lab=engine == "uml")
     check_nic_properties(
         [assets.qemu, *qemus.values(), *filter(None, [target])],
-        {*parameters, *(name for point in (plan.own if plan else ()) for name in point.values)},
+        parameters,
+        {name for point in (plan.own if plan else ()) for name in point.values},
     )
     given = asset_parameters(assets, engine, policy) | (target.parameters("target_") if target else {}) | parameters
     if own_qemu:

@@ -190,6 +190,27 @@ def nic_properties(qemu: QemuBinary) -> frozenset[str]:
     return frozenset(str(item["name"]) for item in found)
 
 
+def require_nic(qemu: QemuBinary, machine: str, properties: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
+    """Check that the NIC takes the values of its properties.
+
+    :param arguments: of QEMU. Where it does not start with them and no NIC either, on this machine, nothing is said.
+    :raises UsageError: it does not, with QEMU's own words.
+    """
+    options = "".join(f",{name}={value.replace(',', ',,')}" for name, value in properties.items())
+    refusal = _refusal(qemu, *arguments, "-device", f"{NIC_DRIVER},romfile={options}", machine=machine)
+    if refusal and not _refusal(qemu, *arguments, machine=machine):
+        given = " and ".join(f"nic.{name}={value}" for name, value in properties.items())
+        raise UsageError(f"start {qemu.path} with {given}", refusal.happened, details=refusal.details) from refusal
+
+
+def _refusal(qemu: QemuBinary, *arguments: str, machine: str) -> UsageError | None:
+    try:
+        with started_without_guest(qemu, *arguments, "-S", machine=machine):
+            return None
+    except UsageError as error:
+        return error
+
+
 def require_machine(qemu: QemuBinary, name: str) -> None:
     """Refuse a QEMU without a machine type; old ones are removed after six years.
 

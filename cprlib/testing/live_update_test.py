@@ -135,8 +135,9 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
     ) -> RunningGuest | None:
         """Boot the guest; None when it does not boot, which is in the evidence then.
 
-        A QEMU that dies, refuses or hangs with ``cpr=on`` is a finding when the same guest boots without. So is one
-        that starts with no tap at all, where this host allows it and the run has no options of its own for QEMU.
+        A QEMU that dies, refuses or hangs with ``cpr=on`` is a finding when the same guest boots without; so is a guest
+        that panics or takes no NIC. So is a QEMU that starts with no tap at all, where this host allows it and the run
+        has no options of its own for QEMU.
         """
         run = case.parameters
         path = run.queue_length, run.path_mtu
@@ -158,7 +159,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         """
         run, control, only_without_nic, failed = case.parameters, "no control without cpr=on", False, error
         without = replace(spec, mechanism=Mechanism.NONE).settings(run, self.qemu, self.image)
-        if spec.mechanism.handling.sends_descriptors and is_qemu_failure(error):
+        if spec.mechanism.handling.sends_descriptors and (is_qemu_failure(error) or isinstance(error, GuestFailed)):
             (folder := case.folder / "without-cpr").mkdir()
             try:
                 with running_guest(without, Mechanism.NONE, folder, run.queue_length, run.path_mtu):

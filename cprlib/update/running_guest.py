@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cprlib.deadline import Deadline
-from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, QemuFailed, UpdateFailed
+from cprlib.errors import Awaited, CprlibError, DeadlineExceeded, GuestFailed, QemuFailed, UpdateFailed
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.console import Console
 from cprlib.linux.topology import MTU, TAP_QUEUE_LENGTH, Topology, build_topology
@@ -29,6 +29,7 @@ BOOT_SECONDS = 60.0
 SYSRQ_KEYS = "9wl4"  # print all, blocked tasks, what the CPUs run, print as before; Linux: admin-guide/sysrq.rst
 SYSRQ_END = re.compile(r".*sysrq: Loglevel set to 4")
 SYSRQ_S = 5.0
+NIC_MODULE = "virtio_net"  # in the messages of the guest's kernel
 
 
 @dataclass(slots=True)
@@ -188,7 +189,24 @@ def running_guest(
         agent = AgentConnection(machine.agent, lambda: show_blocked_tasks(guest.machine))
         guest = RunningGuest(topology, mechanism, folder, stack, machine, agent, passed=passed, mode=mode)
         agent.ping()
+        _require_nics(guest)
         yield guest
+
+
+def _require_nics(guest: RunningGuest) -> None:
+    """Check that the guest's driver has taken each NIC: a guest without one boots all the same.
+
+    :raises GuestFailed: it has not.
+    """
+    found, given = guest.agent.network().nics, guest.machine.settings.nics
+    if len(found) < len(given):
+        said = [line for line in Console(guest.machine.files.console).lines() if NIC_MODULE in line]
+        raise GuestFailed(
+            "boot the guest",
+            f"it has taken {len(found)} of {len(given)} NICs; {said[0] if said else 'its kernel does not say why'}",
+            "leave out an option of the NIC (-p nic.)",
+            details="\n".join(said),
+        )
 
 
 def starts_without_nic(settings: MachineSettings, folder: Path) -> bool:

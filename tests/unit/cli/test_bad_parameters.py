@@ -147,10 +147,11 @@ def test_arguments_that_add_to_those_of_the_suite_are_taken(words: str) -> None:
 
 def test_a_property_that_the_nic_lacks_is_refused_with_one_like_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binary, "nic_properties", lambda _qemu: {"packed", "event_idx"})
+    monkeypatch.setattr(binary, "require_nic", lambda *_: None)
     qemu = binary.QemuBinary(Path("/q"))
-    check_nic_properties([qemu], ["nic.packed", "rate"])
+    check_nic_properties([qemu], {"nic.packed": "on", "rate": "50"})
     with pytest.raises(UsageError, match=r"run with nic\.packd.*/q has no such property; did you mean packed"):
-        check_nic_properties([qemu], ["nic.packed", "nic.packd"])
+        check_nic_properties([qemu], {"nic.packed": "on"}, ["nic.packd"])
 
 
 def test_parameters_of_the_run_are_given_again() -> None:

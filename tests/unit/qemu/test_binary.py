@@ -1,11 +1,13 @@
 """Features of a QEMU come from its schema, in which names of types are masked."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cprlib.errors import NotSupported, UsageError
+from cprlib.qemu import binary
 from cprlib.qemu.binary import (
     QemuBinary,
     Schema,
@@ -14,6 +16,7 @@ from cprlib.qemu.binary import (
     newest_common,
     probe,
     require_accelerator,
+    require_nic,
 )
 from cprlib.qemu.facts import LocalNames
 
@@ -125,6 +128,25 @@ def test_missing_accelerator_is_named(tmp_path: Path) -> None:
         require_accelerator(QemuBinary(program), "tcg")
     with pytest.raises(UsageError, match=r"with accelerator kvm: .*invalid accelerator .*cprlib doctor"):
         require_accelerator(QemuBinary(program), "kvm")
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_value_that_the_nic_does_not_take_is_named(monkeypatch: pytest.MonkeyPatch, starts: bool) -> None:
+    """Not, where QEMU does not start without the NIC either."""
+
+    def started(_: QemuBinary, *arguments: str, machine: str) -> contextlib.nullcontext[None]:
+        assert (machine, arguments[0]) == ("pc", "-nodefaults")
+        if "virtio-net-pci,romfile=,duplex=a,,b" in arguments or not starts:
+            raise UsageError("use /q as QEMU", "'duplex' must be 'half' or 'full'")
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(binary, "started_without_guest", started)
+    expected = (
+        pytest.raises(UsageError, match=r"with nic\.duplex=a,b: 'duplex' must") if starts else contextlib.nullcontext()
+    )
+    with expected:
+        require_nic(QemuBinary(Path("/q")), "pc", {"duplex": "a,b"}, ["-nodefaults"])
+    require_nic(QemuBinary(Path("/q")), "pc", {"duplex": "half"}, ["-nodefaults"])
 
 
 @pytest.mark.parametrize(("path", "words"), [("/nonexistent/qemu", "no such file"), ("/bin/true", "no message")])

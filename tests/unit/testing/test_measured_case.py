@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -12,7 +13,7 @@ import pytest
 
 from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed, InstrumentError, UpdateFailed, UsageError
 from cprlib.evidence.case import CaseEvidence, Packets
-from cprlib.evidence.records import Check, Outcome, Role
+from cprlib.evidence.records import Check, InstrumentHealth, Outcome, Role
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.packet_log import PacketLog
 from cprlib.testing import measured_case as module
@@ -24,6 +25,7 @@ from cprlib.traffic.packet_records import Reflection
 from cprlib.traffic.result import TrafficResult
 from cprlib.traffic.session import TrafficSession
 from cprlib.update.mechanism import Mechanism
+from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
 from tests.unit.traffic.test_result import PERIOD, result_of, simulate
 
@@ -251,6 +253,28 @@ def test_a_log_that_had_no_room_for_each_packet_proves_nothing() -> None:
     agent = SimpleNamespace(reflector=lambda: SimpleNamespace(log_overflow=3))
     with pytest.raises(InstrumentError, match="no room for 3 packets"):
         reflector_log(cast("AgentConnection", agent))
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_no_delay_is_measured_on_a_machine_that_is_too_busy(
+    case: MeasuredCase, monkeypatch: pytest.MonkeyPatch, sound: bool
+) -> None:
+    given = list[float | None]()
+
+    def delay_checks(_update: object, control_run_ms: float | None, _stalled: object) -> list[Check]:
+        given.append(control_run_ms)
+        return []
+
+    monkeypatch.setattr(module, "delay_checks", delay_checks)
+    health, outcome = (
+        InstrumentHealth(control_run_interruption_ms=237.0),
+        Outcome.PASS if sound else Outcome.INCONCLUSIVE,
+    )
+    case.evidence = replace(case.evidence, instrument=health).with_checks(Check("instrument", outcome))
+    update = cast("UpdateResult", SimpleNamespace())
+    case.guest.updates.append(update)
+    case._check_delays([update], result_of(WORLD, None))
+    assert given == [237.0 if sound else None]
 
 
 def test_checks_of_the_watch_are_kept_when_the_guest_hangs_later(case: MeasuredCase, watch: SimpleNamespace) -> None:

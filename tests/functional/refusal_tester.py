@@ -14,6 +14,7 @@ from cprlib.qemu.machine import Machine
 from cprlib.testing.measured_case import MeasuredCase
 from netdev_refusals import File, NetdevAttempt
 
+NO_REASON = "could not be initialized"  # net_client_init1() (net/net.c), for a netdev that has set no error
 MEANINGS = {  # of a problem, by the name of its check
     "each-is-refused": "QEMU accepted, or refused for another reason, what it has to refuse",
     "descriptors-as-before": "a refused netdev_add changed QEMU's descriptors",

@@ -18,7 +18,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.words import listed
 from netdev_refusals import NO_VHOST, File, attempts, helper_failures, refusals
 from qemu_without_nic import qemu_without_nic
-from refusal_tester import MEANINGS, RefusalTester, changes, takes_path_descriptors
+from refusal_tester import MEANINGS, NO_REASON, RefusalTester, changes, takes_path_descriptors
 from tap_programs import Programs
 
 SCRIPTED = "scripted0"
@@ -76,12 +76,16 @@ def use_id_of_memory(case: MeasuredCase) -> None:
 
     A QEMU that drops the descriptor makes new memory in the target of the next update.
     """
-    qmp = case.guest.machine.qmp
+    qmp, said = case.guest.machine.qmp, list[str]()
     for interface in ("br0", "memory0"):  # a bridge is refused
-        with contextlib.suppress(QmpRefused):
+        try:
             options = {"type": "tap", "id": MEMORY, "ifname": interface, "script": "no", "downscript": "no"}
             qmp.execute("netdev_add", {**options, "cpr": True})
             qmp.execute("netdev_del", {"id": MEMORY})
+        except QmpRefused as error:
+            said.append(error.happened)
+    without = [words for words in said if NO_REASON in words]
+    case.expect_empty("id-of-memory-is-refused-with-a-reason", without, "the reason, where it is refused", "no reason")
 
 
 def expect_nothing_closed_twice(case: MeasuredCase, calls: SupervisedCalls, programs: Programs, first: int) -> None:

@@ -18,7 +18,7 @@ from cprlib.linux.namespace import NetworkNamespace
 from cprlib.linux.supervised_calls import ALWAYS, IOCTL, FailingCall, SupervisedCalls, SystemCall
 from cprlib.linux.tap import open_tap
 from cprlib.linux.topology import GUEST
-from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.qemu.nic_state import RING_PACKED, RSS, VERSION_1
 from cprlib.testing.equivalence import wait_groups_joined
 from cprlib.testing.guest_spec import GuestSpec
@@ -156,13 +156,15 @@ class NicState(LiveUpdateTest):
         """A NIC on a tap without UFO and USO gets neither by an update; a driver that is bound later finds none either.
 
         A target must not find out which offloads the tap has by setting them, so the source sends it. Here these calls
-        fail, in each QEMU; before, the NIC has what its tap has. Patch 8 (tap: cpr fixes).
+        fail, in each QEMU; before, the NIC has what its tap has. The tap is passed: where QEMU has opened
+        it, the CPR state says that in the same number. Patch 8 (tap: cpr fixes).
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1,plug:hot
         """
+        passed = TapNetdev(tap_source=TapSource.FD)
         with (
             SupervisedCalls(OFFLOAD_PROBES) as calls,
-            self.given_guest(GuestSpec(pluggable=True, role=Role.CHECKS)) as case,
+            self.given_guest(GuestSpec(netdevs=(passed,), pluggable=True, role=Role.CHECKS)) as case,
         ):
             if not (possible := self._possible_offloads(case)):
                 case.skip_check(

@@ -140,8 +140,9 @@ def refuse_to_recover(case: MeasuredCase, machine: Machine) -> None:
             said = "accepted"
         except QmpRefused as error:
             said = error.happened
-    seen = {"migration": query_migration(machine).status, "source": machine.status()}
-    expected = {"migration": "postcopy-paused", "source": FINISHING}
+    instance = "there" if has_yank_instance(machine) else "gone"
+    seen = {"migration": query_migration(machine).status, "source": machine.status(), "yank instance": instance}
+    expected = {"migration": "postcopy-paused", "source": FINISHING, "yank instance": "there"}
     case.expect_equal("postcopy-recovery-refused", seen, expected, said)
 
 

@@ -16,9 +16,9 @@ from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import FdSyntax, TapNetdev
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.live_update import LiveUpdate, UpdateHook
+from refusal_tester import NO_REASON
 
 NO_TAP = "TUNGETIFF"  # of a descriptor that is no tap
-NO_REASON = "could not be initialized"  # net_client_init1() (net/net.c), for a netdev that has set no error
 
 
 class PlugUnfit(UpdateHook):

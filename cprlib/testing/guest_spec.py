@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,10 +15,10 @@ from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev, TapSource, VirtioNet
 from cprlib.testing.parameters import PROPERTY_IS_ON, SuiteParameters
 from cprlib.update.mechanism import Mechanism, Mode
 
-MIB_PER_QUEUE_PAIR = 2  # a guest's driver fills each receive ring with 256 buffers of at most a page
+# A guest's driver fills each receive ring, of up to 1024 buffers whatever rx_queue_size says (virtio_add_queue() of
+# stable releases): with 1536 bytes each, or without mergeable buffers with 18 pages (add_recvbuf_big(), virtio_net.c).
+MIB_PER_QUEUE_PAIR, MIB_WITHOUT_MERGEABLE_BUFFERS = 2, 76
 MIB_PER_VCPU = 16
-RING_SIZE, LARGEST_RING = 256, 1024  # buffers of a receive ring: QEMU's default, and the most (hw/net/virtio-net.c)
-PAGE_KIB, PAGES_OF_BIG_BUFFER = 4, 18  # without mergeable buffers, each is for 64 KiB (add_recvbuf_big(), virtio_net.c)
 
 
 def mib_per_queue_pair(nic: Mapping[str, str]) -> int:
@@ -27,11 +26,8 @@ def mib_per_queue_pair(nic: Mapping[str, str]) -> int:
 
     :param nic: properties of the NIC.
     """
-    size = nic.get("rx_queue_size", "")
-    buffers = min(int(size), LARGEST_RING) if size.isdecimal() else RING_SIZE
     mergeable = nic.get("mrg_rxbuf", "on") in PROPERTY_IS_ON
-    pages = 1 if mergeable else PAGES_OF_BIG_BUFFER
-    return max(MIB_PER_QUEUE_PAIR, math.ceil(buffers * pages * PAGE_KIB / 1024))
+    return MIB_PER_QUEUE_PAIR if mergeable else MIB_WITHOUT_MERGEABLE_BUFFERS
 
 
 @dataclass(frozen=True, slots=True)

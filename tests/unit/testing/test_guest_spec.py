@@ -65,9 +65,8 @@ def test_each_further_nic_adds_memory() -> None:
 
 def test_memory_follows_what_the_nic_needs() -> None:
     assert settings(GuestSpec()).memory_mib == 128
-    assert settings(GuestSpec(), nic={"mrg_rxbuf": "off"}).memory_mib == 128 + 16
-    assert settings(GuestSpec(queues=4), qemu_args="-global virtio-net-pci.mrg_rxbuf=off").memory_mib == 128 + 4 * 16
-    assert settings(GuestSpec(), nic={"rx_queue_size": "1024"}).memory_mib == 128 + 2
+    assert settings(GuestSpec(), nic={"mrg_rxbuf": "off"}).memory_mib == 128 + 74
+    assert settings(GuestSpec(queues=4), qemu_args="-global virtio-net-pci.mrg_rxbuf=off").memory_mib == 128 + 4 * 74
     assert settings(GuestSpec(), vcpus=4).memory_mib == 128 + 3 * 16
     assert settings(GuestSpec(), nic={"mrg_rxbuf": "off"}, memory=100).memory_mib == 100
 

@@ -116,6 +116,13 @@ def test_packet_may_be_as_large_as_the_path_carries() -> None:
         check_parameters({"size": "8973", "mtu": "9000"})
 
 
+@pytest.mark.parametrize("other", [{"nic.host_mtu": "9000"}, {"qemu_args": "-global virtio-net-pci.host_mtu=9000"}])
+def test_two_different_mtus_are_refused(other: dict[str, str]) -> None:
+    check_parameters({"mtu": "9000", **other})
+    with pytest.raises(UsageError, match=r"run with mtu=1500.*the NIC.* host_mtu=9000.*leave one of them out"):
+        check_parameters({"mtu": "1500", **other})
+
+
 def test_defaults_are_valid() -> None:
     check_parameters({"policy": "default"})
     assert SuiteParameters().fault_repeats == 1

@@ -54,6 +54,8 @@ BAD = {
     "qemu_args=-nodefaults -smp 2,sockets=1": "give -p vcpus=",
     "qemu_args=--machine q35,usb=off": "give -p machine=",
     "qemu_args=-accel kvm": "give -p accelerator=",
+    "qemu_args=-global virtio-net-pci.mq=on": "the suite sets mq itself",
+    "qemu_args=-global virtio-net-pci.mac=52:54:00:00:00:01": "the suite sets mac itself",
     "qemu=/q": "give --qemu",
     "firmware=/f": "give --firmware",
     "target_qemu=/q": "give --target-qemu",

@@ -197,11 +197,12 @@ class CheckedOperations:
         kill_group(first.machine.process)  # it would disturb the trace of the taps
         folder = case.folder / "control"
         folder.mkdir()
+        path = case.parameters.queue_length, case.parameters.path_mtu
         once = {operation.name: operation for operation in operations}
         own = [operation for name, operation in once.items() if name not in (ANSWERS.name, DESCRIPTORS)]
         try:
             with (
-                running_guest(self._settings, first.mechanism, folder, case.parameters.queue_length) as control,
+                running_guest(self._settings, first.mechanism, folder, *path) as control,
                 operated_guest(control, PortAllocator(), self._guest.used) as guest,
             ):
                 results, _ = run_operations(guest, "control", with_descriptor_count(guest, own))

@@ -233,19 +233,23 @@ def test_each_press_of_the_power_button_has_its_own_deadline(monkeypatch: pytest
 def test_a_target_has_announced_its_guest_before_it_is_ended_for_the_control(
     case: CaseChecks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its rounds of RARP end with it. An operation that fails without an update too is inconclusive, not a failure."""
-    done = list[str]()
+    """Its rounds of RARP end with it. An operation that fails without an update too is inconclusive, not a failure.
+
+    The control guest has the path of the case's.
+    """
+    done, path = list[str](), list[object]()
     frames = SimpleNamespace(wait_qemu_announced=lambda: done.append("announced"))
     first = SimpleNamespace(machine=SimpleNamespace(process=None), mechanism=Mechanism.CPR)
     for name, value in {
         "frames": frames,
         "guest": first,
-        "parameters": SimpleNamespace(queue_length=1),
+        "parameters": SimpleNamespace(queue_length=1, path_mtu=9000),
     }.items():
         setattr(case, name, value)
     monkeypatch.setattr(module, "kill_group", lambda _: done.append("killed"))
 
-    def no_guest(*_: object) -> None:
+    def no_guest(*given: object) -> None:
+        path.extend(given[-2:])
         raise QemuFailed("start a guest", "it died")
 
     monkeypatch.setattr(module, "running_guest", no_guest)
@@ -254,4 +258,5 @@ def test_a_target_has_announced_its_guest_before_it_is_ended_for_the_control(
     runs.run("after-update", [broken])
     runs.add_checks()
     assert done == ["announced", "killed"]
+    assert path == [1, 9000]
     assert {check.outcome for check in case.evidence.checks} == {Outcome.PASS, Outcome.INCONCLUSIVE}

@@ -12,7 +12,7 @@ from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MEMORY_MIB, MachineSettings, global_properties
 from cprlib.qemu.facts import LocalNames
 from cprlib.qemu.netdev import NIC_DRIVER, TapNetdev, TapSource, VirtioNet
-from cprlib.testing.parameters import PROPERTY_IS_ON, SuiteParameters
+from cprlib.testing.parameters import LONGEST_AFTER_S, PROPERTY_IS_ON, SuiteParameters
 from cprlib.update.mechanism import Mechanism, Mode
 
 # A guest's driver fills each receive ring, of up to 1024 buffers whatever rx_queue_size says (virtio_add_queue() of
@@ -46,7 +46,8 @@ class GuestSpec:
     :param between_qemus: updates lead to the run's other QEMU; without one the case is skipped.
     :param role: what the case shows.
     :param ip_version: IP version of the measured stream; the run's when None.
-    :param rate_share: share of the run's rate for the measured stream, where other streams flow beside it.
+    :param rate_share: share of the run's rate for the measured stream, where other streams flow beside it; more at a
+        low rate.
     :param boots: the guest boots in the case; otherwise it may be restored from a template.
     :param root_ports: each NIC is behind a PCIe root port of its own, as libvirt has it; with machine ``q35``, and no
         legacy NICs.
@@ -120,6 +121,13 @@ class GuestSpec:
             plugged=self.is_plugged,
             mutant=run.mutant,
         )
+
+    def rate_in(self, run: SuiteParameters, packets: int) -> float:
+        """Packets/s of the measured stream: its share, or as many as are needed to reach the policy's number in time.
+
+        :param packets: that the policy requires.
+        """
+        return max(run.rate * self.rate_share, min(run.rate, packets / LONGEST_AFTER_S))
 
     def machine_in(self, run: SuiteParameters) -> str:
         without_ports = "pc" if "q35" in run.machine else run.machine

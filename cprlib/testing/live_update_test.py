@@ -93,14 +93,14 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         hangs in the body is a failed check. If no update has begun, the case is inconclusive. A guest that does not
         boot fails the case only if the same guest boots without ``cpr=on``, or its QEMU starts only without NICs.
         """
-        run = self.parameters
-        run = replace(run, ip_version=spec.ip_version or run.ip_version, rate=run.rate * spec.rate_share)
+        run, policy = self.parameters, load_policy(self.params.get("policy", default="default"))
+        rate = spec.rate_in(run, policy.instrument.min_sent)
+        run = replace(run, ip_version=spec.ip_version or run.ip_version, rate=rate)
         mechanism, settings = spec.mechanism, spec.settings(run, self.qemu, self.image, self.facts.local)
         evidence = self._new_evidence(spec, run, settings)
         folder = start_case(
             Path(self.outputdir), evidence.id, test=str(self.name), title=evidence.title, mechanism=evidence.mechanism
         )
-        policy = load_policy(self.params.get("policy", default="default"))
         case = MeasuredCase(run, folder, evidence, packets=policy.instrument.min_sent)
         clock = read_host_clock()
         try:

@@ -102,3 +102,9 @@ def test_no_port_is_given_twice() -> None:
     ports.take(LAST_PORT - FIRST_PORT - 4)
     with pytest.raises(InstrumentError, match="0 are left"):
         ports.take()
+
+
+@pytest.mark.parametrize(("rate", "measured"), [(1000, 500), (100, 50), (80, 50), (50, 50), (20, 20)])
+def test_a_shared_rate_is_high_enough_for_the_packets_of_the_policy(rate: float, measured: float) -> None:
+    assert GuestSpec(rate_share=0.5).rate_in(SuiteParameters(rate=rate), packets=500) == measured
+    assert GuestSpec().rate_in(SuiteParameters(rate=rate), packets=500) == rate

@@ -11,6 +11,7 @@ from cprlib.linux.descriptors import read_table
 from cprlib.qemu.nic_state import has_ring
 from cprlib.testing.equivalence import FROZEN_SIDES, read_state
 from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.watch import GUEST_ANNOUNCE
 from cprlib.update.faults import PLAIN, Phase, faults_named
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from operated_guest import Updater
@@ -69,9 +70,11 @@ class MomentUpdater(Updater):
     def wait_announced(self) -> None:
         """Wait until the guest has announced itself in all rounds; QEMU begins the next one when the guest has done so.
 
-        Source: virtio_net_handle_announce(), hw/net/virtio-net.c.
+        Source: virtio_net_handle_announce(), hw/net/virtio-net.c. A guest without the feature (guest_announce=off) does
+        not announce itself.
         """
-        self._case.frames.wait_guest_announced()
+        if self._case.guest.agent.network().nic().agreed_on(GUEST_ANNOUNCE):
+            self._case.frames.wait_guest_announced()
 
     def fail_update(self, label: str) -> None:
         """Cancel an update of the guest, and check that the source has its run state.

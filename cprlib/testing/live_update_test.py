@@ -48,6 +48,7 @@ from cprlib.testing.parameters import (
     shared_parameters,
 )
 from cprlib.testing.restored_guest import may_restore, template_for
+from cprlib.update.guest_traffic import spread_flows
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.running_guest import RunningGuest, running_guest, starts_without_nic
 from cprlib.verdict.judge import judge
@@ -114,6 +115,8 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                     with case.expect_survival():
                         case.guest = guest
                         case.note_complaints_at_boot()
+                        if settings.netdevs[0].queues > 1:
+                            spread_flows(guest.agent)
                         yield case
                         case.check_frames()
                         if not case.evidence.faults:  # after which a QEMU may complain

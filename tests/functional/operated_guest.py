@@ -17,12 +17,12 @@ from cprlib.qemu.machine import Machine
 from cprlib.qemu.nic_state import RSS
 from cprlib.traffic.flow import PortAllocator, flows_between
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S, Probes
+from cprlib.update.guest_traffic import spread_flows
 from cprlib.update.running_guest import RunningGuest
 
 FLOWS_PER_QUEUE = 8  # four queues: one of them gets no flow in 1 of 2,500 cases; then other flows are tried
 TRIES = 4
 LATE_S, CONFIGURE_S = 15.0, 20.0  # only a defect takes longer, also on a busy machine
-SPREADING_KEY = "5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa6d"
 QUIET_S = 0.5  # for answers that must not come, and come late on a busy machine
 
 
@@ -135,14 +135,10 @@ class OperatedGuest:
         self.configure_queues()
 
     def configure_queues(self) -> None:
-        """Let the guest use its queue pairs, with an RSS key that spreads flows of consecutive ports over them.
-
-        The guest's own key is random: 1 of 10 keys sends 32 such flows to two of four queues or to one.
-        """
+        """Let the guest use its queue pairs, and spread flows over them."""
         if self.queues > 1:
             self.agent.set_queue_pairs(self.used)
-        if self.rss:
-            self.agent.set_rss(SPREADING_KEY)
+            spread_flows(self.agent)
 
     def wait_answers(self, *numbers: int) -> None:
         """Wait until NICs answer on every flow.

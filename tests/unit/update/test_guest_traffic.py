@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from cprlib.evidence.guest_checks import queue_use_check
 from cprlib.evidence.records import Outcome, QueueShare
+from cprlib.guest.agent import AgentConnection
+from cprlib.qemu.nic_state import RSS
 from cprlib.traffic.flow import Flow, flows_between
 from cprlib.update import guest_traffic
 
@@ -18,23 +20,29 @@ pytestmark = pytest.mark.fast
 
 @dataclass
 class HashingGuest:
-    """Puts a flow's answers into the queue that ``queue_of`` says; reports them unless ``silent``."""
+    """Puts a flow's answers into the queue that ``queue_of`` says; reports them unless ``silent``.
+
+    Its packets come by the same queue, or by the one that ``received_by`` says, as with receive-side scaling.
+    """
 
     channels: int
     queue_of: Any
     silent: bool = False
+    received_by: Any = None
     packets: dict[str, int] = field(default_factory=dict)
     warmed: list[int] = field(default_factory=list)
 
     def warm_up(self, _station: object, flows: list[Flow], _deadline: object) -> None:
         for flow in flows:
             self.warmed.append(flow.source_port)
-            name = f"tx{self.queue_of(flow.source_port)}"
-            self.packets[name] = self.packets.get(name, 0) + 4
+            received_by = self.received_by or self.queue_of
+            for name in (f"tx{self.queue_of(flow.source_port)}", f"rx{received_by(flow.source_port)}"):
+                self.packets[name] = self.packets.get(name, 0) + 4
             self.packets["tx0"] = self.packets.get("tx0", 0) + 1  # of another process
 
     def nic(self) -> SimpleNamespace:
-        known = {} if self.silent else {f"tx{n}": self.packets.get(f"tx{n}", 0) for n in range(self.channels)}
+        names = [] if self.silent else [f"{way}{n}" for n in range(self.channels) for way in ("rx", "tx")]
+        known = {name: self.packets.get(name, 0) for name in names}
         return SimpleNamespace(channels=self.channels, queue_packets=known)
 
     @property
@@ -54,6 +62,24 @@ def test_one_flow_for_each_queue_is_found_and_warmed_up_again(monkeypatch: pytes
     guest = HashingGuest(4, lambda port: queues.get(port, 0))
     assert choose(monkeypatch, guest, 4) == [20000, 20002, 20003, 20005]
     assert guest.warmed[-4:] == [20000, 20002, 20003, 20005]
+
+
+def test_a_flow_whose_packets_and_answers_have_the_same_queue_pair_is_preferred(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise a queue may get no packets, and a full ring of one queue keeps QEMU from reading another of the tap."""
+    guest = HashingGuest(2, lambda port: port % 2, received_by=lambda port: port // 4 % 2)
+    assert choose(monkeypatch, guest, 2) == [20000, 20005]
+    other_ways = HashingGuest(2, lambda port: port % 2, received_by=lambda port: 1 - port % 2)
+    assert choose(monkeypatch, other_ways, 2) == [20000, 20001]
+
+
+@pytest.mark.parametrize("has_rss", [True, False])
+def test_receive_side_scaling_gets_a_key_that_spreads_flows(has_rss: bool) -> None:
+    nic, keys = SimpleNamespace(agreed_on=lambda feature: has_rss and feature == RSS), list[str]()
+    agent = SimpleNamespace(network=lambda: SimpleNamespace(nic=lambda: nic), set_rss=keys.append)
+    guest_traffic.spread_flows(cast("AgentConnection", agent))
+    assert keys == [guest_traffic.SPREADING_KEY] * has_rss
 
 
 def test_a_queue_that_is_never_hit_does_not_keep_the_others_from_being_measured(

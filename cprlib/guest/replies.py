@@ -143,9 +143,9 @@ class NicInfo:
     queue_packets: Numbers
     interrupts: Numbers = field(default_factory=dict)
 
-    def agreed_on(self, feature: int) -> bool:
-        """Whether driver and device agreed on a feature bit (VIRTIO 1.2 section 2.2)."""
-        return self.virtio_features.strip()[feature : feature + 1] == "1"
+    def agreed_on(self, *features: int) -> bool:
+        """Whether driver and device agreed on a feature bit (VIRTIO 1.2 section 2.2), or on all of several."""
+        return all(self.virtio_features.strip()[feature : feature + 1] == "1" for feature in features)
 
 
 @dataclass(frozen=True, slots=True)

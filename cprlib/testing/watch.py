@@ -37,6 +37,7 @@ from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, LATE_MS, Watched, f
 from cprlib.evidence.records import Check
 from cprlib.evidence.repeated_updates import numbered_check
 from cprlib.guest.replies import NetInfo
+from cprlib.qemu.nic_state import STATUS
 from cprlib.testing.idle_nic import (
     Delays,
     IdleLoad,
@@ -53,7 +54,9 @@ from cprlib.update.faults import Survivor
 from cprlib.update.results import ANNOUNCEMENTS_MS, UpdateResult
 from cprlib.update.running_guest import RunningGuest
 
-GUEST_ANNOUNCE, CONTROL_QUEUE = 21, 17  # feature bits, VIRTIO 1.2 section 5.1.3
+# of a guest that announces itself when QEMU asks it to: VIRTIO_NET_F_STATUS (without it the driver sees no request),
+# _CTRL_VQ and _GUEST_ANNOUNCE, VIRTIO 1.2 section 5.1.3
+ANNOUNCE_FEATURES = STATUS, 17, 21
 ANNOUNCE_COMMAND = b'"announce-self"'
 APART_S, POLL_S = 0.3, 0.05  # the longest wait for clock readings that are far enough apart
 
@@ -234,7 +237,7 @@ class FrameWatch:
         """
         self.note_nics()
         features = next((fact.after for fact in evidence.guest_view if fact.name == "virtio features"), None)
-        announces = {str(GUEST_ANNOUNCE), str(CONTROL_QUEUE)} <= set((features or "").split())
+        announces = set(map(str, ANNOUNCE_FEATURES)) <= set((features or "").split())
         if announces:
             self.wait_guest_announced()
         moves = [item for item in evidence.faults if item.may_have_moved]

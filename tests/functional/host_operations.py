@@ -16,7 +16,7 @@ from cprlib.linux.topology import GUEST, guest_end
 from cprlib.qemu.command_line import file_channel
 from cprlib.qemu.machine import Machine
 from cprlib.testing.nic_view import set_link
-from cprlib.testing.watch import GUEST_ANNOUNCE
+from cprlib.testing.watch import ANNOUNCE_FEATURES
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors
@@ -178,7 +178,7 @@ def _start_of(path: Path) -> bytes:
 def announce(guest: OperatedGuest) -> list[str]:
     """QMP ``announce-self``: QEMU sends RARP for each NIC, and each NIC lets its guest send ARP."""
     macs = [guest_end(number).mac for number in range(len(guest.probes))]
-    asked = [nic.agreed_on(GUEST_ANNOUNCE) for nic in guest.nics()]
+    asked = [nic.agreed_on(*ANNOUNCE_FEATURES) for nic in guest.nics()]
     missing = {(FrameClass.RARP, mac) for mac in macs}
     missing |= {(FrameClass.ARP, mac) for mac, by_guest in zip(macs, asked, strict=True) if by_guest}
     with OtherFrames(guest.topology.station) as frames:

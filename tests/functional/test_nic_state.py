@@ -39,7 +39,7 @@ from cprlib.testing.nic_view import (
     read_nic_view,
     set_link,
 )
-from cprlib.testing.watch import GUEST_ANNOUNCE
+from cprlib.testing.watch import ANNOUNCE_FEATURES
 from cprlib.traffic.frames import FrameClass
 from cprlib.update.events import Step
 from cprlib.update.hooks import RecordMainChannel
@@ -242,13 +242,13 @@ class NicState(LiveUpdateTest):
     def _expect_announced(self, case: MeasuredCase, update: UpdateResult, mac: str, when: str) -> None:
         """QEMU announces the NIC's configured address, and the guest the one that it has now."""
         since_ns = update.times_ns[Step.RESUME]
-        asked = case.guest.agent.network().nic().agreed_on(GUEST_ANNOUNCE)
+        asked = case.guest.agent.network().nic().agreed_on(*ANNOUNCE_FEATURES)
         for kind, sender, who, meaning in (
             (FrameClass.RARP, GUEST.mac, "qemu", "QEMU does not announce the guest: switches do not learn its port"),
             (FrameClass.ARP, mac, "guest", "QEMU does not ask the guest to announce its own addresses"),
         ):
             if kind is FrameClass.ARP and not asked:
-                continue  # guest_announce=off
+                continue  # nic.guest_announce=off, nic.status=off
             deadline = Deadline(10, f"{kind} from {sender}")
             time_ns = case.frames.wait_announced(kind, sender, since_ns, deadline)
             observed = "none" if time_ns is None else f"{(time_ns - since_ns) / 1e6:.0f} ms after RESUME"

@@ -139,7 +139,7 @@ def test_frames_are_judged_by_the_evidence(monkeypatch: pytest.MonkeyPatch, tmp_
     evidence = CaseEvidence(
         "x",
         Mechanism.CPR,
-        guest_view=(GuestFact("virtio features", "17 21", "17 21"),),
+        guest_view=(GuestFact("virtio features", "16 17 21", "16 17 21"),),
         faults=(FaultRecord(fault, state=state),),
     )
     watch = FrameWatch(cast("RunningGuest", guest), cast("OtherFrames", frames))

@@ -16,6 +16,7 @@ from cprlib.linux.tap import read_tap_queues
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.migration_format import MigrationFormat, comparable, load_format, read_format
+from cprlib.qemu.nic_state import CTRL_RX
 from cprlib.qemu.state import read_objects, read_outlines, read_queries, read_registers
 from cprlib.qemu.vmstate import device_state
 from cprlib.update.mechanism import Mechanism
@@ -93,19 +94,25 @@ def wait_filters_settled(machine: Machine) -> None:
     """
     macs = (nic.mac for nic in machine.settings.nics)
     try:
-        wait_groups_joined(machine, *macs, deadline=Deadline(JOIN_S, "multicast groups to be joined"))
+        _wait_groups(machine, *macs, deadline=Deadline(JOIN_S, "multicast groups to be joined"))
     except DeadlineExceeded as error:
         if error.awaited is not Awaited.HARNESS:
             raise  # QEMU hangs; a guest without IPv6 never joins
 
 
-def wait_groups_joined(machine: Machine, *macs: str, deadline: Deadline | None = None) -> None:
+def wait_groups_joined(guest: RunningGuest, *macs: str) -> None:
     """Wait until receive filters have the solicited-node groups of MAC addresses (RFC 4291), or the guest stops.
 
-    :param deadline: 10 s for the guest when None.
+    A NIC with ``ctrl_rx=off`` has no filters.
+
     :raises DeadlineExceeded: they do not have them.
     """
-    deadline = deadline or Deadline(10, "the guest to join its multicast groups", Awaited.GUEST)
+    if guest.agent.network().nic().agreed_on(CTRL_RX):
+        joined = Deadline(10, "the guest to join its multicast groups", Awaited.GUEST)
+        _wait_groups(guest.machine, *macs, deadline=joined)
+
+
+def _wait_groups(machine: Machine, *macs: str, deadline: Deadline) -> None:
     groups = {"33:33:ff" + mac.lower()[8:] for mac in macs}
 
     def joined() -> bool:

@@ -13,7 +13,7 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.linux.topology import guest_end
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.qemu.nic_state import VERSION_1, differences
+from cprlib.qemu.nic_state import CTRL_RX, VERSION_1, differences
 from cprlib.testing.nic_view import read_tap_view, set_link
 from host_operations import EVENT_S, set_tap_state, while_down
 from nic_operations import OFFLOAD, nic_changes, rebind_driver
@@ -37,6 +37,8 @@ def interface_down(guest: OperatedGuest) -> list[str]:
     guest.updater.live_update("interface-down")
     found = guest.answers_while("the interface was down")
     guest.wait_nic()  # its filters change: QEMU sends an event of the first change after its start or query-rx-filter
+    if not guest.nics()[0].agreed_on(CTRL_RX):
+        return found  # nic.ctrl_rx=off: it has none
     changed = Deadline(EVENT_S, "the guest to change its receive filter", Awaited.GUEST)  # from a work item of Linux
     try:
         guest.machine.qmp.wait_event(FILTER_EVENT, deadline=changed)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.guest.replies import NicInfo
 from cprlib.linux.tap import interface_offloads, read_tap_queues
 from cprlib.linux.topology import GUEST, NUD_PERMANENT, STATION_INTERFACE
-from cprlib.qemu.nic_state import Facts, differences, filter_facts
+from cprlib.qemu.nic_state import CTRL_MAC_ADDR, CTRL_RX, CTRL_VLAN, Facts, differences, filter_facts
 from cprlib.testing.nic_frames import WrongCount, frame, queues_of_flows, received_kinds
 from cprlib.words import listed
 from operated_guest import OperatedGuest
@@ -182,12 +182,38 @@ def nic_changes(before: NicInfo, now: NicInfo) -> list[str]:
     return found
 
 
-ADDRESS = Operation("mac", "query-rx-filter has the address, and the guest answers at it", change_address)
-VLANS = Operation("vlans", "query-rx-filter has the VLAN, and its frames arrive, while it exists", change_vlans)
-MULTICASTS = Operation(
-    "multicast", "query-rx-filter has the address while it is added; frames arrive", change_multicast
+def _has(feature: int) -> Callable[[OperatedGuest], bool]:
+    return lambda guest: guest.nics()[0].agreed_on(feature)
+
+
+ADDRESS = Operation(
+    "mac",
+    "query-rx-filter has the address, and the guest answers at it",
+    change_address,
+    _has(CTRL_MAC_ADDR),
+    no_feature="VIRTIO_NET_F_CTRL_MAC_ADDR",
 )
-RECEIVE_MODE = Operation("promiscuous", "frames to foreign addresses arrive in this mode only", change_receive_mode)
+VLANS = Operation(
+    "vlans",
+    "query-rx-filter has the VLAN, and its frames arrive, while it exists",
+    change_vlans,
+    _has(CTRL_VLAN),
+    no_feature="VIRTIO_NET_F_CTRL_VLAN",
+)
+MULTICASTS = Operation(
+    "multicast",
+    "query-rx-filter has the address while it is added; frames arrive",
+    change_multicast,
+    _has(CTRL_RX),
+    no_feature="VIRTIO_NET_F_CTRL_RX",
+)
+RECEIVE_MODE = Operation(
+    "promiscuous",
+    "frames to foreign addresses arrive in this mode only",
+    change_receive_mode,
+    _has(CTRL_RX),
+    no_feature="VIRTIO_NET_F_CTRL_RX",
+)
 QUEUE_PAIRS = Operation(
     "queue-pairs",
     "each number of queue pairs is in use by the guest and attached in the kernel, and they carry packets",

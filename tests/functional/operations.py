@@ -39,6 +39,7 @@ class Operation:
     :param run: does it, undoes it, and returns what did not work.
     :param applies: whether the guest has what it needs; asked before the first update.
     :param missing: what the guest lacks where it does not apply; empty when the test's own settings exclude it.
+    :param no_feature: feature of the NIC that the run's options exclude where it does not apply; it is noted.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Operation:
     run: Callable[[OperatedGuest], list[str]]
     applies: Callable[[OperatedGuest], bool] = lambda _guest: True
     missing: str = ""
+    no_feature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,9 @@ class CheckedOperations:
         self._guest = guest
         self._settings = guest.machine.settings  # also of the guest that is not updated
         self._results: list[OperationResult] = []
+        for operation in operations:
+            if operation.name in self.excluded and operation.no_feature:
+                case.note(f"operation {operation.name}", f"not tested: the guest's NIC has no {operation.no_feature}")
 
     def run(self, when: str, operations: Sequence[Operation]) -> bool:
         """Run operations one after the other, each on a guest that answers; the rest is inconclusive after one of them.

@@ -46,7 +46,7 @@ class QueuePairsInUse(LiveUpdateTest):
     def _update_with_unused_queues(self, *, vhost: bool) -> None:
         with self.given_guest(GuestSpec(netdevs=(TapNetdev(queues=CONFIGURED, vhost=vhost),))) as case:
             use_queue_pairs(case, IN_USE, "before-update")
-            wait_groups_joined(case.guest.machine, GUEST.mac)
+            wait_groups_joined(case.guest, GUEST.mac)
             before, mapped = read_nic_view(case.guest), queues_of_flows(case.guest)
             case.run_control()
             with case.under_traffic():

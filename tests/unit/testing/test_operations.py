@@ -20,6 +20,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, CaseEnded, CprlibError, DeadlineExceeded, InstrumentError, QemuFailed
 from cprlib.evidence.case import CaseEvidence
 from cprlib.evidence.records import Outcome, Role
+from cprlib.qemu.nic_state import CTRL_RX
 from cprlib.testing.checks import CaseChecks
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.update.events import Step
@@ -83,15 +84,18 @@ def checked(case: CaseChecks, *operations: Operation, guest: Guest | None = None
 
 def test_operations_that_do_not_apply_are_left_out_or_skipped(case: CaseChecks) -> None:
     lacking = replace(operation("c", applies=False), missing="the NIC has no rings")
-    operations = (operation("a"), operation("b", applies=False), lacking)
+    optional = (replace(operation(name, applies=name == "d"), no_feature="VLANs") for name in "de")
+    operations = (operation("a"), operation("b", applies=False), lacking, *optional)
     runs = checked(case, *operations)
-    assert runs.excluded == {"b", "c"}
+    assert runs.excluded == {"b", "c", "e"}
+    assert case.evidence.parameters.more == {"operation e": "not tested: the guest's NIC has no VLANs"}
     runs.run("after-update", operations)
     runs.add_checks()
     assert {check.name: check.outcome for check in case.evidence.checks} == {
         "c-after-update": Outcome.SKIP,
         "answers-after-update": Outcome.PASS,
         "a-after-update": Outcome.PASS,
+        "d-after-update": Outcome.PASS,
         "descriptors-after-update": Outcome.PASS,
     }
 
@@ -190,8 +194,11 @@ def test_an_alarm_that_may_have_come_in_the_source_shows_nothing(ran_s: float) -
         assert run_state_moments.alarm_set(cast(OperatedGuest, guest)) == []
 
 
-@pytest.mark.parametrize(("sends", "problems"), [(True, []), (False, ["QEMU sent no event NIC_RX_FILTER_CHANGED"])])
-def test_a_guest_may_change_its_receive_filter_later(sends: bool, problems: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("sends", "filters", "problems"),
+    [(True, True, []), (False, True, ["QEMU sent no event NIC_RX_FILTER_CHANGED"]), (False, False, [])],
+)
+def test_a_guest_may_change_its_receive_filter_later(sends: bool, filters: bool, problems: list[str]) -> None:
     """Linux sends the commands from a work item, after the interface is up."""
     events: list[SimpleNamespace] = []
 
@@ -205,6 +212,7 @@ def test_a_guest_may_change_its_receive_filter_later(sends: bool, problems: list
         agent=SimpleNamespace(set_interface=lambda **_: None),
         answers_while=lambda _what: [],
         wait_nic=lambda: None,
+        nics=lambda: [SimpleNamespace(agreed_on=lambda feature: filters and feature == CTRL_RX)],
         machine=SimpleNamespace(qmp=SimpleNamespace(events=events, wait_event=wait_event)),
     )
     assert nic_moments.interface_down(cast(OperatedGuest, guest)) == problems

@@ -17,6 +17,7 @@ Facts = Mapping[str, str]
 MAX_RING_SIZE = 1024  # VIRTQUEUE_MAX_SIZE, include/hw/virtio/virtio.h
 VERSION_1, RING_PACKED = 32, 34  # VIRTIO_F_VERSION_1: no legacy device; VIRTIO_F_RING_PACKED; virtio 1.3 section 6
 # VIRTIO_NET_F_..., virtio 1.3 section 5.1.3
+GUEST_CSUM, GUEST_TSO4 = 1, 7  # without the first, QEMU gives the tap none of the receive offloads
 STATUS = 16  # the driver sees the link
 CTRL_RX, CTRL_VLAN, CTRL_MAC_ADDR = 18, 19, 23  # the driver sets receive mode and addresses, VLANs, its own address
 RSS = 60

@@ -10,12 +10,13 @@ import contextlib
 import random
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.guest.replies import NicInfo, TcpResult
 from cprlib.linux.topology import GUEST
+from cprlib.qemu.nic_state import GUEST_CSUM, GUEST_TSO4
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S
 from cprlib.traffic.stamp import MINIMUM_SIZE, STAMP_PORT, UNMEASURED_SSID, sender_packet
@@ -33,16 +34,27 @@ MOST_RETRANSMITTED = 40  # segments of some 400 without a loss: a busy machine a
 
 @dataclass(slots=True)
 class BigPackets:
-    """Transfers between the station and a case's guest."""
+    """Transfers between the station and a case's guest.
+
+    :ivar segments: whether the guest's NIC takes segments larger than the MTU, when this is created.
+    """
 
     case: MeasuredCase
     transfers: int = 0
+    segments: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.segments = self.case.guest.agent.network().nic().agreed_on(GUEST_CSUM, GUEST_TSO4)
+        if not self.segments:
+            self.case.note("large segments to the guest", "not tested: its NIC takes none")
 
     def transfer(self, when: str, *, segments_to_guest: bool) -> None:
         """TCP in each direction and UDP datagrams of several fragments arrive unchanged.
 
-        :param segments_to_guest: whether segments larger than the MTU are to reach the guest in one piece.
+        :param segments_to_guest: whether segments larger than the MTU are to reach the guest in one piece, if its NIC
+            takes them at all.
         """
+        segments_to_guest = segments_to_guest and self.segments
         to_guest = self._transfer(TcpRole.SOURCE, when)
         self._transfer(TcpRole.SINK, when)
         if to_guest is not None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from big_packets import came_back, connected_to_reflector, stamp_datagrams
 from cprlib.deadline import Deadline, timeout_scale
 from cprlib.errors import Awaited, DeadlineExceeded
-from cprlib.qemu.nic_state import RING_PACKED, receive_buffers, receive_ring_size
+from cprlib.qemu.nic_state import GUEST_CSUM, RING_PACKED, receive_buffers, receive_ring_size
 from cprlib.qemu.vmstate import device_state
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters
@@ -141,9 +141,9 @@ def large_packet_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChan
     :param when: for the checks' names.
     """
     agent, station, machine = case.guest.agent, case.guest.topology.station, case.guest.machine
-    if not agent.network().nic().agreed_on(GUEST_USO4):
-        expected = "a packet that is larger than a page arrives"
-        case.skip_check(f"large-packet-arrives-{when}", expected, "the guest's NIC is without VIRTIO_NET_F_GUEST_USO4")
+    if not agent.network().nic().agreed_on(GUEST_CSUM, GUEST_USO4):
+        expected, lacking = "a packet that is larger than a page arrives", "VIRTIO_NET_F_GUEST_CSUM or _GUEST_USO4"
+        case.skip_check(f"large-packet-arrives-{when}", expected, f"the guest's NIC is without {lacking}")
         yield RecordMainChannel()
         return
     (flow,) = flows_between(count=1, first_port=case.ports.take())

@@ -16,7 +16,7 @@ from cprlib.qemu.netdev import TapNetdev
 from cprlib.qemu.nic_state import CTRL_RX, VERSION_1, differences
 from cprlib.testing.nic_view import read_tap_view, set_link
 from host_operations import EVENT_S, set_tap_state, while_down
-from nic_operations import OFFLOAD, nic_changes, rebind_driver
+from nic_operations import OFFLOAD, can_switch_offloads, nic_changes, rebind_driver
 from operated_guest import OperatedGuest
 from operations import Operation
 
@@ -199,7 +199,13 @@ SMALL_RINGS = Operation(
     can_resize_rings,
     "the guest's NIC is without VIRTIO_F_RING_RESET",
 )
-OFFLOADS_OFF = Operation("offloads-off", "the offloads stay off, until the driver is bound", offloads_off)
+OFFLOADS_OFF = Operation(
+    "offloads-off",
+    "the offloads stay off, until the driver is bound",
+    offloads_off,
+    lambda guest: can_switch_offloads(guest.nics()[0]),
+    no_feature="receive offloads that can be switched",
+)
 UNPLUG = Operation("unplug-pending", "the guest releases the NIC in the target, and finds it again", unplug_pending)
 PLUG_PENDING = Operation("plug-pending", "the guest sees a second NIC in the target", plug_pending)
 UNPLUGGED = Operation("unplugged", "a NIC that is plugged in the target uses the netdev", unplugged)

@@ -9,7 +9,7 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.guest.replies import NicInfo
 from cprlib.linux.tap import interface_offloads, read_tap_queues
 from cprlib.linux.topology import GUEST, NUD_PERMANENT, STATION_INTERFACE
-from cprlib.qemu.nic_state import CTRL_MAC_ADDR, CTRL_RX, CTRL_VLAN, Facts, differences, filter_facts
+from cprlib.qemu.nic_state import CTRL_MAC_ADDR, CTRL_RX, CTRL_VLAN, GUEST_CSUM, Facts, differences, filter_facts
 from cprlib.testing.nic_frames import WrongCount, frame, queues_of_flows, received_kinds
 from cprlib.words import listed
 from operated_guest import OperatedGuest
@@ -112,6 +112,11 @@ def change_queue_pairs(guest: OperatedGuest) -> list[str]:
             return [*found, *(f"with {pairs} queue pairs: {problem}" for problem in problems)]
     guest.used = before
     return found
+
+
+def can_switch_offloads(nic: NicInfo) -> bool:
+    """Whether the guest has receive offloads, and can switch them."""
+    return nic.features.get(OFFLOAD) == "on" and nic.agreed_on(GUEST_CSUM)
 
 
 def change_offloads(guest: OperatedGuest) -> list[str]:
@@ -220,7 +225,13 @@ QUEUE_PAIRS = Operation(
     change_queue_pairs,
     lambda guest: guest.queues > 1,
 )
-OFFLOADS = Operation("offloads", "the tap's offloads change, and are as before in the end", change_offloads)
+OFFLOADS = Operation(
+    "offloads",
+    "the tap's offloads change, and are as before in the end",
+    change_offloads,
+    lambda guest: can_switch_offloads(guest.nics()[0]),
+    no_feature="receive offloads that can be switched",
+)
 RSS = Operation(
     "rss",
     "key and table are as set; flows arrive in the queue that the table has",

@@ -11,7 +11,7 @@ from cprlib.linux.descriptors import read_table
 from cprlib.qemu.nic_state import has_ring
 from cprlib.testing.equivalence import FROZEN_SIDES, read_state
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.watch import GUEST_ANNOUNCE
+from cprlib.testing.watch import ANNOUNCE_FEATURES
 from cprlib.update.faults import PLAIN, Phase, faults_named
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from operated_guest import Updater
@@ -73,7 +73,7 @@ class MomentUpdater(Updater):
         Source: virtio_net_handle_announce(), hw/net/virtio-net.c. A guest without the feature (guest_announce=off) does
         not announce itself.
         """
-        if self._case.guest.agent.network().nic().agreed_on(GUEST_ANNOUNCE):
+        if self._case.guest.agent.network().nic().agreed_on(*ANNOUNCE_FEATURES):
             self._case.frames.wait_guest_announced()
 
     def fail_update(self, label: str) -> None:

@@ -10,7 +10,7 @@ from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.watch import GUEST_ANNOUNCE
+from cprlib.testing.watch import ANNOUNCE_FEATURES
 from cprlib.traffic.frames import FrameClass
 from cprlib.update.events import Step
 
@@ -51,7 +51,7 @@ class Announcements(LiveUpdateTest):
             seen = "none" if last is None else f"{(last - resumed) / 1e6:.0f} ms after RESUME"
             expected = f"announcement {rounds} within {ANNOUNCED_S:.0f} s: its delay has the limit announce-max"
             case.expect("last-announcement", last is not None, expected, seen)
-            if not case.guest.agent.network().nic().agreed_on(GUEST_ANNOUNCE):
+            if not case.guest.agent.network().nic().agreed_on(*ANNOUNCE_FEATURES):
                 case.note("announcements of the guest", "not tested: its NIC has guest_announce=off")
                 return
             quiet = Deadline(QUIET_S, "an announcement too many")

@@ -20,7 +20,7 @@ from cprlib.evidence.records import Check, FaultRecord, GuestFact, Outcome
 from cprlib.testing import watch as module
 from cprlib.testing.guest_case import GuestCase
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.watch import GUEST_ANNOUNCE, FrameWatch, GuestSample, TrafficWatch
+from cprlib.testing.watch import ANNOUNCE_FEATURES, FrameWatch, GuestSample, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import faults_named
@@ -163,7 +163,7 @@ def test_a_guest_has_its_whole_time_to_announce_itself(monkeypatch: pytest.Monke
     monkeypatch.setattr(FrameWatch, "wait_announced", lambda *given: waits.append(given[4]))
     watch.wait_guest_announced()
     for agreed in (False, True):  # a guest without the feature does not announce itself
-        nic = SimpleNamespace(agreed_on=lambda feature, agreed=agreed: agreed and feature == GUEST_ANNOUNCE)
+        nic = SimpleNamespace(agreed_on=lambda *features, agreed=agreed: agreed and features == ANNOUNCE_FEATURES)
         agent = SimpleNamespace(network=lambda nic=nic: SimpleNamespace(nic=lambda: nic))
         case = SimpleNamespace(frames=watch, guest=SimpleNamespace(agent=agent))
         MomentUpdater(cast("MeasuredCase", case)).wait_announced()

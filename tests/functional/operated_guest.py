@@ -14,7 +14,8 @@ from cprlib.guest.replies import GUEST_INTERFACE, NicInfo
 from cprlib.linux.kernel_trace import KernelTrace
 from cprlib.linux.topology import GUEST, Topology, guest_end, station_end
 from cprlib.qemu.machine import Machine
-from cprlib.qemu.nic_state import RSS
+from cprlib.qemu.nic_state import RSS, Facts
+from cprlib.testing.nic_view import read_tap_view
 from cprlib.traffic.flow import PortAllocator, flows_between
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S, Probes
 from cprlib.update.guest_traffic import spread_flows
@@ -100,6 +101,10 @@ class OperatedGuest:
     def queues_in_use(self, number: int) -> int:
         """Queue pairs in use on NIC ``number``; those of further NICs are all in use."""
         return self.machine.settings.netdevs[number].queues if number else self.used
+
+    def tap_facts(self) -> Facts:
+        """The kernel's side of the first NIC's tap: offloads, and how many of QEMU's queues have what."""
+        return read_tap_view(self.topology, self.machine).facts()
 
     def open_probes(self) -> None:
         """Open sockets on new source ports: several for each queue pair of each NIC."""

@@ -22,6 +22,7 @@ from cprlib.errors import (
 from cprlib.evidence.records import Check, Outcome
 from cprlib.linux.descriptors import changed_counts, read_table
 from cprlib.process import kill_group
+from cprlib.qemu.nic_state import Facts, differences
 from cprlib.testing.checks import without_time
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.flow import PortAllocator
@@ -110,7 +111,14 @@ def _run(guest: OperatedGuest, when: str, operation: Operation) -> tuple[Operati
     said, begun = len(first.output), time.monotonic()
     problems: list[str] = []
     unknown, answers = "", False
-    for step in (operation.run, OperatedGuest.traffic_problems):
+    taps: list[Facts] = []
+
+    def look_at_tap(guest: OperatedGuest) -> list[str]:
+        """How the kernel's side of the tap has changed; without offloads a NIC is slow, and loses nothing."""
+        taps.append(guest.tap_facts())
+        return [f"its tap: {change}" for change in differences(taps[0], taps[-1])]
+
+    for step in (look_at_tap, operation.run, look_at_tap, OperatedGuest.traffic_problems):
         answers = False
         try:
             found = step(guest)
@@ -127,7 +135,7 @@ def _run(guest: OperatedGuest, when: str, operation: Operation) -> tuple[Operati
             unknown = error.one_line()
         machine = guest.machine  # an operation may update the guest
         if (status := machine.exit_status()) is not None:
-            problems = [machine.died(f"{operation.name} {when}", status).one_line()]
+            problems, answers = [machine.died(f"{operation.name} {when}", status).one_line()], False
             break
     output = guest.machine.output[said if guest.machine is first else 0 :]
     if problems and (words := output.strip().splitlines()):

@@ -100,15 +100,15 @@ class Moments(LiveUpdateTest):
         self._update_at(GUEST_MOMENTS, "rebooting-1")
 
     def test_moments_without_vhost(self) -> None:
-        """Without vhost, updates succeed while the guest is suspended to RAM, or its driver has broken a ring.
+        """Without vhost, updates succeed while the guest is paused or suspended, or its driver has broken a ring.
 
-        For QEMU's devices a suspended guest is stopped, and they get no event when it runs again. The guest has another
-        NIC, which has no netdev, and no HPET: the alarm of its real-time clock is the clock's own. Patch 9.
+        To QEMU's devices a guest that is suspended to RAM is stopped, and they get no event when it runs again. It has
+        another NIC, which has no netdev, and no HPET: the alarm of its real-time clock is the clock's own. Patch 9.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:1
         """
         with self._given_guest(queues=1, vhost=False, arguments=(*NO_NETDEV, *NO_HPET)) as case:
-            update_at(case, (RING_BROKEN, ALARM_SET, SUSPENDED, SUSPENDED_AND_STOPPED))
+            update_at(case, (RING_BROKEN, PAUSED, ALARM_SET, SUSPENDED, SUSPENDED_AND_STOPPED))
 
     def _update_at(self, moments: Sequence[Operation], without_driver: str) -> None:
         """Update a guest, with queue pairs and vhost as the parameters say, at each of the moments.

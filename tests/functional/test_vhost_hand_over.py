@@ -10,6 +10,7 @@ from cprlib.linux.procfs import vhost_workers
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.migration_format import release_path
+from cprlib.qemu.start import Start, start_machine
 from cprlib.testing.equivalence import compare_with_release
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.hand_over import (
@@ -23,6 +24,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S
 from cprlib.update.outcome import wait_migration
 from cprlib.update.proxy import ChannelProxy
+from cprlib.update.saved_guest import restore_guest, save_guest
 from failover_pair import PAIR_NICS, PAIR_PORTS, expect_primary_given_back
 
 
@@ -57,8 +59,8 @@ class VhostHandOver(LiveUpdateTest):
 
         Patch 3's notifier belongs to mode cpr-transfer only. A guest that migrates in mode normal runs meanwhile. One
         whose migration is cancelled when its VM has been stopped runs again: patch 1 (migration: stop vm earlier for
-        cpr) has one way back for all modes. A failover pair has its primary NIC back then. What devices send is what
-        they send in the release without the series.
+        cpr) has one way back for all modes. A failover pair has its primary NIC back then. A guest is saved to a file
+        and restored with the same options. What devices send is what they send in the release without the series.
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
@@ -79,6 +81,7 @@ class VhostHandOver(LiveUpdateTest):
             meaning = "an ordinary migration made QEMU release its vhost devices; their tasks"
             case.expect_equal("same-workers", vhost_workers(machine.pid), before, meaning)
             expect_format_of_release(case, self.qemu, self.facts.version)
+            expect_restored(case)
             if ports:
                 expect_primary_given_back(case)
             else:
@@ -105,6 +108,24 @@ class VhostHandOver(LiveUpdateTest):
             f"{stopped}, then {resumed}",
             f"the VM is {resumed} after an ordinary migration was cancelled; it was {stopped} before",
         )
+
+
+def expect_restored(case: MeasuredCase) -> None:
+    """Save the guest to a file, and restore it in another QEMU with the same options: no descriptors are sent to it."""
+    guest, path = case.guest, case.folder / "saved"
+    source = guest.machine
+    source.set_capabilities({"pause-before-switchover": False, "x-ignore-shared": False})
+    try:
+        save_guest(source, path)
+        source.quit()
+        started = start_machine("restored", source.settings, case.folder, guest.topology.switch, Start.RESTORE)
+        restored = guest.stack.enter_context(started)
+        restored.wait_ready()
+        restore_guest(restored, path)
+    finally:
+        path.unlink(missing_ok=True)
+    guest.move_to(restored)
+    case.expect_answers("after-restore")
 
 
 def expect_format_of_release(case: MeasuredCase, qemu: QemuBinary, version: str) -> None:

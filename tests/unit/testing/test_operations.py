@@ -42,6 +42,10 @@ class Guest:
         machine = SimpleNamespace(output="", exit_status=lambda: status)
         machine.died = lambda doing, ended: QemuFailed(doing, f"it ended with {ended}")
         self.machine = machine
+        self.offloads = ["on"] * 50  # of the tap, each time it is looked at
+
+    def tap_facts(self) -> dict[str, str]:
+        return {"tso": self.offloads.pop(0)}
 
 
 def problems(guest: OperatedGuest) -> list[str]:
@@ -125,6 +129,13 @@ def test_an_operation_that_no_longer_applies_is_run(case: CaseChecks) -> None:
     runs = checked(case, lost)
     runs.run("after-update", [lost])
     assert ("rings", ("EOPNOTSUPP",)) in [(item.operation.name, item.problems) for item in runs._results]
+
+
+def test_a_tap_that_an_operation_leaves_changed_is_a_problem() -> None:
+    guest = Guest([], [])
+    guest.offloads = ["on", "off", "off", "off"]
+    results = run(guest, operation("a"), operation("b"))
+    assert [item.problems for item in results] == [("its tap: tso was on, is off",), ()]
 
 
 def test_after_a_failure_the_next_operation_runs_if_the_guest_answers() -> None:

@@ -141,7 +141,8 @@ def after_update_check(result: TrafficResult, control_run: ControlRun | None, qu
     pause_ms, gap_ms = result.interruption.forward.high_ms or 0.0, (control_run and control_run.floor_ms) or 0.0
     if result.lost == result.lost_forward and room_ms < pause_ms:
         excused.add("lost")
-    if len(result.flows) > 1 and not result.reordered.return_ and pause_ms > TUN_FLOW_EXPIRE_MS:
+    silent_ms = max(pause_ms, result.interruption.return_.high_ms or 0.0)  # the tap remembers the answers' queue
+    if len(result.flows) > 1 and not result.reordered.return_ and silent_ms > TUN_FLOW_EXPIRE_MS:
         excused.add("reordered")
     if seen.keys() <= excused:
         reason = f"{observed} in a pause of {pause_ms:,.0f} ms, the tap's queue lasts {room_ms:,.0f} ms"

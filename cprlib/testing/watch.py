@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ from cprlib.update.running_guest import RunningGuest
 # of a guest that announces itself when QEMU asks it to: VIRTIO_NET_F_STATUS (without it the driver sees no request),
 # _CTRL_VQ and _GUEST_ANNOUNCE, VIRTIO 1.2 section 5.1.3
 ANNOUNCE_FEATURES = STATUS, 17, 21
-ANNOUNCE_COMMAND = b'"announce-self"'
+MAY_HAVE_ANNOUNCED = re.compile(rb'"announce-self"|"cut": "too long"')  # in a transcript; not known of one that is cut
 APART_S, POLL_S = 0.3, 0.05  # the longest wait for clock readings that are far enough apart
 
 
@@ -252,7 +253,7 @@ class FrameWatch:
             answered=self.answered or features is not None,
             guest_announces=announces,
             on_request=later
-            or any(ANNOUNCE_COMMAND in path.read_bytes() for path in self._guest.folder.glob("qmp-*.log")),
+            or any(MAY_HAVE_ANNOUNCED.search(path.read_bytes()) for path in self._guest.folder.glob("qmp-*.log")),
             other_moves=len(moves),
             control_run_ms=evidence.instrument.control_run_interruption_ms or 0.0,
         )

@@ -118,9 +118,10 @@ def _excess(case: CaseEvidence, policy: Policy, direction: Direction, lost: int,
 def _of_reordering(case: CaseEvidence, policy: Policy, finding: Finding) -> Finding:
     """A finding that a pause explains in which tun forgot the flows, so that the next packets took another queue.
 
-    These are packets to the guest, which has several queues.
+    These are packets to the guest, which has several queues. What tun remembers is the queue of the guest's answers
+    (tun_flow_update(), drivers/net/tun.c), so that a pause of these counts, too.
     """
-    pause = case.interruption.forward.high_ms or 0
+    pause = case.longest_pause_ms or 0
     forgot = pause > TUN_FLOW_EXPIRE_MS and case.parameters.queues != 1
     if not forgot or finding.direction == Direction.RETURN or policy.loss.overflow == "fail":
         return finding

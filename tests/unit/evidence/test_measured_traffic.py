@@ -64,9 +64,12 @@ def test_duplicates_and_reordering_after_the_updates_are_not_the_machines(
     assert after_update_check(later, ControlRun((earlier,)), 5000).outcome is outcome
 
 
+@pytest.mark.parametrize("answers", [False, True])
 @pytest.mark.parametrize(("pause_ms", "outcome"), [(3100, Outcome.INCONCLUSIVE), (2900, Outcome.FAIL)])
-def test_reordering_is_the_machines_where_tun_forgot_the_flows(pause_ms: int, outcome: Outcome) -> None:
-    pause: list[Fate] = [([(pause_ms - number) * PERIOD], [PERIOD], []) for number in range(pause_ms)]
+def test_reordering_is_the_machines_where_tun_forgot_the_flows(pause_ms: int, outcome: Outcome, answers: bool) -> None:
+    """Packets, or only the answers, of which tun remembers the queue, wait for 3 s."""
+    waits = [[(pause_ms - number) * PERIOD] for number in range(pause_ms)]
+    pause: list[Fate] = [([PERIOD], wait, []) if answers else (wait, [PERIOD], []) for wait in waits]
     world = simulate(GOOD * 5 + pause + GOOD + HELD + GOOD * 5)
     one_queue = result_of(world, world.log)
     result = replace(one_queue, flows=one_queue.flows * 2)

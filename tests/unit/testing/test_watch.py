@@ -121,9 +121,20 @@ def test_errors_of_failed_updates_are_no_errors_of_before(
     assert outcomes(watch)["no-error-counted"] is Outcome.FAIL
 
 
-@pytest.mark.parametrize("state", ["paused", "running"])
-def test_frames_are_judged_by_the_evidence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "transcript", "on_request"),
+    [
+        ("paused", "", True),
+        ("running", "", False),
+        ("running", '{"execute": "announce-self"}', True),
+        ("running", '{"cut": "too long"}', True),  # what came later is not known
+    ],
+)
+def test_frames_are_judged_by_the_evidence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str, transcript: str, on_request: bool
+) -> None:
     """A guest that moves while it is paused is announced when it runs, as one that management announces."""
+    (tmp_path / "qmp-source.log").write_text(transcript, encoding="utf-8")
     nics = [SimpleNamespace(mac="a")]
     guest = SimpleNamespace(machine=SimpleNamespace(settings=SimpleNamespace(nics=nics)), updates=[], folder=tmp_path)
     frames = SimpleNamespace(read=lambda: (), read_dropped=lambda: 0)
@@ -146,7 +157,7 @@ def test_frames_are_judged_by_the_evidence(monkeypatch: pytest.MonkeyPatch, tmp_
     assert list(watch.checks(evidence)) == []
     (watched,) = seen
     assert (watched.macs, watched.answered, watched.guest_announces) == (("a",), True, True)
-    assert (watched.other_moves, watched.on_request) == (1, state == "paused")
+    assert (watched.other_moves, watched.on_request) == (1, on_request)
 
 
 @pytest.mark.parametrize("scale", ["1", "3"])

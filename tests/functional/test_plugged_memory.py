@@ -13,7 +13,7 @@ from cprlib.guest.agent import AgentConnection
 from cprlib.guest.state import total_memory_kib
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.guest_spec import MIB_PER_QUEUE_PAIR, GuestSpec, mib_per_queue_pair
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import exchange_packets, expect_none_lost
@@ -42,9 +42,11 @@ class PluggedMemory(LiveUpdateTest):
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:1,plug:hot
         """
-        more_mib = 64 if self.parameters.vcpus > 1 else 0  # else such a guest, with room for more, does not boot
+        run = self.parameters
+        large = run.vcpus > 1 or mib_per_queue_pair(run.nic_properties) > MIB_PER_QUEUE_PAIR
+        more_mib = 64 if large else 0  # else such a guest, with room for more, does not boot
         spec = GuestSpec(netdevs=(TapNetdev(vhost=True),), role=Role.CHECKS, more_mib=more_mib)
-        room = f"slots=1,maxmem={spec.memory_mib(self.parameters) + DIMM_MIB}M"
+        room = f"slots=1,maxmem={spec.memory_mib(run) + DIMM_MIB}M"
         with self.given_guest(replace(spec, arguments=("-m", room))) as case:
             if not case.guest.machine.qmp.execute("qom-list-types", {"implements": DIMM}):
                 happened = f"this QEMU has no device {DIMM}"

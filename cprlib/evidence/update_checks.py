@@ -139,7 +139,7 @@ def hand_over_checks(update: UpdateResult, netdevs: Sequence[TapNetdev]) -> Iter
 def _memory_check(update: UpdateResult) -> Check:
     """The target maps the source's memory: that of the guest, of firmware and of ROMs; each part is a memfd."""
     source, target = (
-        {row.inode for row in item.table.of_kind("memfd")} for item in (update.source_after, update.target_after)
+        {row.inode for row in item.table.guest_memory} for item in (update.source_after, update.target_after)
     )
     return Check.of(
         "memory-same-file",

@@ -21,6 +21,8 @@ from cprlib.linux.libc import same_open_file
 ANONYMOUS = re.compile(r"^anon_inode:\[?(?P<kind>[^\]]+)\]?$")
 MACVTAP_FOLDER = "macvtap-"  # begin of the name of the folder in /dev where open_tap() makes a node
 MACVTAP = re.compile(rf"^/dev/(?:{MACVTAP_FOLDER}[^/]+/)?tap\d+(?: \(deleted\))?$")
+OWN_MEMORY = re.compile(r"^/memfd:(?:displaysurface|vhost-log|tcg-jit)\b")
+"""Memory that each QEMU makes for itself: ui/console.c, hw/virtio/vhost.c, tcg/region.c."""
 DEVICE_KINDS = ("tap", "vhost")
 
 
@@ -74,6 +76,11 @@ class DescriptorTable:
     def of_kind(self, kind: str) -> tuple[Descriptor, ...]:
         """The rows of one kind, in order of their numbers."""
         return tuple(row for row in self.rows if row.kind == kind)
+
+    @property
+    def guest_memory(self) -> tuple[Descriptor, ...]:
+        """Memory of the guest, of firmware and of ROMs: each memfd that is not QEMU's own."""
+        return tuple(row for row in self.of_kind("memfd") if not OWN_MEMORY.match(row.link))
 
     @property
     def device_counts(self) -> dict[str, int]:

@@ -80,7 +80,7 @@ def read_memory(pid: int) -> Values:
     :raises OSError: the process is gone, or the caller may not read it.
     """
     values: Values = {}
-    for row in {row.inode: row for row in read_table(pid).of_kind("memfd")}.values():
+    for row in {row.inode: row for row in read_table(pid).guest_memory}.values():
         name = row.link.removeprefix("/memfd:").removesuffix(" (deleted)")
         with open(f"/proc/{pid}/fd/{row.number}", "rb", buffering=0) as file:
             for start, page in _pages(file.fileno()):

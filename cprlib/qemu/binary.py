@@ -183,6 +183,13 @@ def machine_types(qemu: QemuBinary) -> frozenset[str]:
         return frozenset(str(machine["name"]) for machine in connection.execute("query-machines"))
 
 
+def device_types(qemu: QemuBinary) -> frozenset[str]:
+    """Names of the devices that a binary has (qom-list-types)."""
+    with started_without_guest(qemu) as connection:
+        found = connection.execute("qom-list-types", {"implements": "device"})
+    return frozenset(str(item["name"]) for item in found)
+
+
 def nic_properties(qemu: QemuBinary) -> frozenset[str]:
     """Names of the properties of the NIC (device-list-properties)."""
     with started_without_guest(qemu) as connection:
@@ -222,6 +229,16 @@ def require_machine(qemu: QemuBinary, name: str) -> None:
         raise NotSupported(
             f"start machine {name} of {qemu.path}", "it has no such machine", advice, word=SkipWord.NO_MACHINE
         )
+
+
+def require_device(qemu: QemuBinary, name: str) -> None:
+    """Refuse a QEMU without a type of device.
+
+    :raises NotSupported: it was built without it.
+    """
+    if name not in device_types(qemu):
+        happened = "it has no such device"
+        raise NotSupported(f"give a guest {name} of {qemu.path}", happened, "build it in", word=SkipWord.NO_DEVICE)
 
 
 def require_sandbox(qemu: QemuBinary) -> None:

@@ -20,6 +20,14 @@ CONFIG_VIRTIO_RNG=y
 CONFIG_SERIAL_ISA=y
 CONFIG_HPET=y
 
+# Devices that libvirt adds to a guest, and another NIC.
+CONFIG_VGA_PCI=y
+CONFIG_VIRTIO_BALLOON=y
+CONFIG_WDT_IB6300ESB=y
+CONFIG_PVPANIC_ISA=y
+CONFIG_USB_XHCI_PCI=y
+CONFIG_VMXNET3_PCI=y
+
 # Not used by the suite; QEMU 10.2 refers to them from its ACPI tables and does not link without. 10.0 needs none of them.
 CONFIG_CXL=y
 CONFIG_PXB=y

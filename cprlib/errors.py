@@ -96,7 +96,7 @@ class SkipWord(enum.StrEnum):
 
     NO_CPR = "no-cpr"
     NO_CPR_EXEC = "no-cpr-exec"
-    NO_DIMM = "no-dimm"
+    NO_DEVICE = "no-device"
     NO_LOCAL = "no-local"
     NO_MACHINE = "no-machine"
     NO_MEMUSAGE = "no-memusage"

@@ -226,7 +226,7 @@ def device_counts(netdevs: Sequence[TapNetdev]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class VirtioNet:
-    """``-device virtio-net-pci`` on a netdev.
+    """``-device virtio-net-pci`` on a netdev, or a NIC of another kind.
 
     :param port: id of the PCIe root port that the NIC is behind; on the root bus when empty.
     :param rom: path of its option ROM, which is memory of QEMU; none when empty.
@@ -241,11 +241,12 @@ class VirtioNet:
     port: str = ""
     rom: str = ""
     msix: bool = True
+    driver: str = NIC_DRIVER
 
     def options(self) -> dict[str, object]:
         """Arguments of ``-device`` in JSON and of QMP's device_add."""
         options: dict[str, object] = {
-            "driver": NIC_DRIVER,
+            "driver": self.driver,
             "id": self.identifier,
             "netdev": self.netdev,
             "mac": self.mac,

@@ -40,7 +40,7 @@ _NOT_RUN: dict[str, str] = {  # skip words: what did not run, and what to do
     SkipWord.NO_MACHINE: "a machine type that this QEMU does not have",
     SkipWord.NO_MEMUSAGE: "whether memory is freed (libmemusage.so of glibc is missing)",
     SkipWord.NO_SUSPEND: "suspend to RAM, which this machine type or kernel does not have",
-    SkipWord.NO_DIMM: "more memory while the guest runs (this QEMU has no device pc-dimm)",
+    SkipWord.NO_DEVICE: "a device that this QEMU does not have",
     SkipWord.NO_CPR: "live updates (this QEMU cannot do them)",
     SkipWord.NOT_IN_THIS_LAB: "what this lab cannot do (--lab=kvm, or natively)",
 }

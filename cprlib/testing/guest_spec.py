@@ -53,6 +53,7 @@ class GuestSpec:
         legacy NICs.
     :param suspends: the guest can be suspended to RAM and woken.
     :param vcpus: CPUs of the guest; more if the run has more.
+    :param nic: type of its NICs, which must have one queue pair if it is not virtio-net-pci.
     :param more_mib: memory beyond what guests need, in MiB.
     """
 
@@ -73,6 +74,7 @@ class GuestSpec:
     root_ports: bool = False
     suspends: bool = False
     vcpus: int = 1
+    nic: str = NIC_DRIVER
     more_mib: int = 0
 
     def netdevs_in(self, run: SuiteParameters) -> tuple[TapNetdev, ...]:
@@ -110,6 +112,7 @@ class GuestSpec:
                     netdev.queues,
                     f"port{number}" if ports else "",
                     msix="vectors" not in nic_properties,
+                    driver=self.nic,
                 )
                 for number, (end, netdev) in enumerate(zip(ends, netdevs, strict=True))
             ),

@@ -32,9 +32,10 @@ from cprlib.evidence.records import Outcome, Parameters, Role
 from cprlib.files import project_folder
 from cprlib.guest.image import GuestImage
 from cprlib.process import die_with_parent
-from cprlib.qemu.binary import require_machine, require_sandbox
+from cprlib.qemu.binary import require_device, require_machine, require_sandbox
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.facts import QemuFacts
+from cprlib.qemu.netdev import NIC_DRIVER
 from cprlib.report.matrix import NOT_IN_NAMES, POINT, point_name
 from cprlib.report.results_folder import case_id, method_of, start_case
 from cprlib.testing.checks import is_qemu_failure
@@ -225,6 +226,8 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
 
     def _require(self, spec: GuestSpec, settings: MachineSettings) -> None:
         spec.mechanism.handling.require(self.facts, spec.mode)
+        if spec.nic != NIC_DRIVER:
+            require_device(self.qemu, spec.nic)
         if "-sandbox" in settings.extra:
             require_sandbox(self.qemu)
         if settings.machine not in ALIASES:

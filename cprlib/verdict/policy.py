@@ -24,7 +24,7 @@ NOT_ASKED_FOR = (
     SkipWord.NO_MACHINE,  # an old machine type
     SkipWord.NO_MEMUSAGE,  # a C library without it
     SkipWord.NO_SUSPEND,  # some machine types have no suspend to RAM
-    SkipWord.NO_DIMM,  # built without device pc-dimm
+    SkipWord.NO_DEVICE,  # built without a device that the guest needs
 )
 """Skips that every policy allows: they depend on the run, the host or QEMU's build, not on the code under test."""
 

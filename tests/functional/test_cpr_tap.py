@@ -9,6 +9,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.update.hooks import RecordMainChannel
 
 PACKED = global_properties(NIC_DRIVER, {"packed": "on"})
+SLOW = 0.2  # of the run's rate: each access of the driver to its device costs a trip into QEMU
 OTHER_DATE = ("-rtc", "base=2020-01-01")  # with which a target would begin again if the clock were not migrated
 
 
@@ -39,6 +40,16 @@ class CprTap(LiveUpdateTest):
         :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:4
         """
         self._update(queues=4, vhost=False)
+
+    def test_update_with_vmxnet3_loses_nothing(self) -> None:
+        """An update of a guest whose NIC is no virtio device (vmxnet3) loses no packet.
+
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:1
+        """
+        with self.given_guest(GuestSpec(nic="vmxnet3", rate_share=SLOW)) as case:
+            case.run_control()
+            with case.under_traffic():
+                case.live_update()
 
     def test_update_with_packed_rings_loses_nothing(self) -> None:
         """An update of a guest with two CPUs and packed rings loses no packet: their wrap counters move too.

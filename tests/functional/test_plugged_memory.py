@@ -50,7 +50,7 @@ class PluggedMemory(LiveUpdateTest):
         with self.given_guest(replace(spec, arguments=("-m", room))) as case:
             if not case.guest.machine.qmp.execute("qom-list-types", {"implements": DIMM}):
                 happened = f"this QEMU has no device {DIMM}"
-                raise NotSupported("give a guest more memory", happened, "build it in", word=SkipWord.NO_DIMM)
+                raise NotSupported("give a guest more memory", happened, "build it in", word=SkipWord.NO_DEVICE)
             case.live_update(label="first")
             with case.qemu_step():
                 plug_memory(case.guest.machine, case.guest.agent)

@@ -36,6 +36,7 @@ class GuestSpec:
 
     :param mechanism, mode: how it is updated.
     :param queues: queue pairs of its NIC, where the run has no parameter ``queues``.
+    :param used: how many of them the guest uses from its boot on; all when None.
     :param vhost: whether the NIC uses vhost-net.
     :param netdevs: instead of these two: one NIC on each.
     :param plugged: netdevs and NICs are added by QMP before the guest runs.
@@ -60,6 +61,7 @@ class GuestSpec:
     mechanism: Mechanism = Mechanism.CPR
     mode: Mode = Mode.CPR_TRANSFER
     queues: int = 1
+    used: int | None = None
     vhost: bool = False
     netdevs: tuple[TapNetdev, ...] = ()
     plugged: bool = False
@@ -101,7 +103,7 @@ class GuestSpec:
             kernel_arguments=kernel_command_line(
                 ends,
                 emulated=run.accelerator == "tcg",
-                queue_pairs=netdevs[0].queues,
+                queue_pairs=self.used or netdevs[0].queues,
             ),
             netdevs=tuple(handling.source_netdev(netdev, local) for netdev in netdevs),
             nics=tuple(

@@ -38,7 +38,7 @@ from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, LATE_MS, Watched, f
 from cprlib.evidence.records import Check
 from cprlib.evidence.repeated_updates import numbered_check
 from cprlib.guest.replies import NetInfo
-from cprlib.qemu.nic_state import STATUS
+from cprlib.qemu.nic_state import ANNOUNCE_FEATURES
 from cprlib.testing.idle_nic import (
     Delays,
     IdleLoad,
@@ -55,9 +55,6 @@ from cprlib.update.faults import Survivor
 from cprlib.update.results import ANNOUNCEMENTS_MS, UpdateResult
 from cprlib.update.running_guest import RunningGuest
 
-# of a guest that announces itself when QEMU asks it to: VIRTIO_NET_F_STATUS (without it the driver sees no request),
-# _CTRL_VQ and _GUEST_ANNOUNCE, VIRTIO 1.2 section 5.1.3
-ANNOUNCE_FEATURES = STATUS, 17, 21
 MAY_HAVE_ANNOUNCED = re.compile(rb'"announce-self"|"cut": "too long"')  # in a transcript; not known of one that is cut
 APART_S, POLL_S = 0.3, 0.05  # the longest wait for clock readings that are far enough apart
 

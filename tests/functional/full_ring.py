@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from big_packets import came_back, connected_to_reflector, stamp_datagrams
 from cprlib.deadline import Deadline, timeout_scale
 from cprlib.errors import Awaited, DeadlineExceeded
-from cprlib.qemu.nic_state import GUEST_CSUM, RING_PACKED, receive_buffers, receive_ring_size
+from cprlib.qemu.nic_state import GUEST_CSUM, GUEST_USO4, RING_PACKED, receive_buffers, receive_ring_size
 from cprlib.qemu.vmstate import device_state
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters
@@ -32,7 +32,6 @@ SHORT_MS, FAILED_UPDATE_MS, UPDATE_MS = 1500, 3000, 4000
 ARRIVE_S = 5.0
 PAGE, DATAGRAM, DATAGRAMS = 4096, 1400, 8  # bytes, of a datagram at the most; they are one packet for the NIC
 UDP_SEGMENT = 103  # linux/udp.h
-GUEST_USO4 = 54  # virtio 1.3 section 5.1.3: VIRTIO_NET_F_GUEST_USO4
 WAITING_BYTES = re.compile(r"tap/.*/waiting")  # a field of vmstate_tap_waiting, net/tap.c, patch 12
 FREE_BUFFERS = 2  # too few for that packet, which takes several
 MERGEABLE_BUFFERS = 15  # virtio 1.3 section 5.1.3: VIRTIO_NET_F_MRG_RXBUF

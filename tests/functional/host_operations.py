@@ -15,8 +15,8 @@ from cprlib.linux.descriptors import DEVICE_KINDS, read_table
 from cprlib.linux.topology import GUEST, guest_end
 from cprlib.qemu.command_line import file_channel
 from cprlib.qemu.machine import Machine
+from cprlib.qemu.nic_state import ANNOUNCE_FEATURES
 from cprlib.testing.nic_view import set_link
-from cprlib.testing.watch import ANNOUNCE_FEATURES
 from cprlib.traffic.frames import FrameClass
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.traffic.tcp import TcpEndpoint, TcpEndpointSettings, TcpRole, content_errors

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from cprlib.errors import QemuFailed, QmpRefused, UpdateFailed
 from cprlib.evidence.records import StatePair
 from cprlib.linux.descriptors import read_table
-from cprlib.qemu.nic_state import has_ring
+from cprlib.qemu.nic_state import ANNOUNCE_FEATURES, has_ring
 from cprlib.testing.equivalence import FROZEN_SIDES, read_state
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.watch import ANNOUNCE_FEATURES
 from cprlib.update.faults import PLAIN, Phase, faults_named
 from cprlib.update.live_update import LiveUpdate, UpdateHook
 from operated_guest import Updater

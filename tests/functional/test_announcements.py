@@ -8,9 +8,9 @@ from cprlib.deadline import Deadline
 from cprlib.evidence.records import Role
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
+from cprlib.qemu.nic_state import ANNOUNCE_FEATURES
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.watch import ANNOUNCE_FEATURES
 from cprlib.traffic.frames import FrameClass
 from cprlib.update.events import Step
 

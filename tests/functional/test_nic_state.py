@@ -20,7 +20,7 @@ from cprlib.linux.supervised_calls import ALWAYS, IOCTL, FailingCall, Supervised
 from cprlib.linux.tap import open_tap
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev, TapSource
-from cprlib.qemu.nic_state import CTRL_MAC_ADDR, CTRL_RX, CTRL_VLAN, RING_PACKED, RSS, VERSION_1
+from cprlib.qemu.nic_state import ANNOUNCE_FEATURES, CTRL_MAC_ADDR, CTRL_RX, CTRL_VLAN, RING_PACKED, RSS, VERSION_1
 from cprlib.testing.equivalence import wait_groups_joined
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
@@ -40,7 +40,6 @@ from cprlib.testing.nic_view import (
     read_nic_view,
     set_link,
 )
-from cprlib.testing.watch import ANNOUNCE_FEATURES
 from cprlib.traffic.frames import FrameClass
 from cprlib.update.events import Step
 from cprlib.update.hooks import RecordMainChannel

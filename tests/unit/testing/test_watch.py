@@ -17,10 +17,11 @@ from cprlib.evidence.clock_checks import DeviceClock
 from cprlib.evidence.counter_checks import Errors, Notifications
 from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, LATE_MS, Watched
 from cprlib.evidence.records import Check, FaultRecord, GuestFact, Outcome
+from cprlib.qemu.nic_state import ANNOUNCE_FEATURES
 from cprlib.testing import watch as module
 from cprlib.testing.guest_case import GuestCase
 from cprlib.testing.measured_case import MeasuredCase
-from cprlib.testing.watch import ANNOUNCE_FEATURES, FrameWatch, GuestSample, TrafficWatch
+from cprlib.testing.watch import FrameWatch, GuestSample, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.update.events import Event, Step, Who
 from cprlib.update.faults import faults_named

@@ -15,10 +15,12 @@ from cprlib.qemu.state import VHOST_QUEUE_STATUS
 Facts = Mapping[str, str]
 
 MAX_RING_SIZE = 1024  # VIRTQUEUE_MAX_SIZE, include/hw/virtio/virtio.h
-VERSION_1, RING_PACKED = 32, 34  # VIRTIO_F_VERSION_1: no legacy device; VIRTIO_F_RING_PACKED; virtio 1.3 section 6
+# Feature bits that driver and device agree on: VIRTIO_F_..., virtio 1.3 section 6
+VERSION_1, RING_PACKED, RING_RESET = 32, 34, 40  # the first one: no legacy device
 # VIRTIO_NET_F_..., virtio 1.3 section 5.1.3
 GUEST_CSUM, GUEST_TSO4 = 1, 7  # without the first, QEMU gives the tap none of the receive offloads
 GUEST_USO4 = 54  # the driver takes UDP packets that are larger than the MTU
+MRG_RXBUF = 15  # a packet may have several receive buffers
 STATUS = 16  # the driver sees the link
 ANNOUNCE_FEATURES = STATUS, 17, 21  # with _CTRL_VQ and _GUEST_ANNOUNCE the guest announces itself when QEMU asks it to
 CTRL_RX, CTRL_VLAN, CTRL_MAC_ADDR = 18, 19, 23  # the driver sets receive mode and addresses, VLANs, its own address

@@ -55,7 +55,8 @@ from cprlib.update.faults import Survivor
 from cprlib.update.results import ANNOUNCEMENTS_MS, UpdateResult
 from cprlib.update.running_guest import RunningGuest
 
-MAY_HAVE_ANNOUNCED = re.compile(rb'"announce-self"|"cut": "too long"')  # in a transcript; not known of one that is cut
+# in a transcript of QMP; what comes after a cut is not known
+MAY_HAVE_ANNOUNCED = re.compile(rb'"announce-self"|"cut": "too long"')
 APART_S, POLL_S = 0.3, 0.05  # the longest wait for clock readings that are far enough apart
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from big_packets import came_back, connected_to_reflector, stamp_datagrams
 from cprlib.deadline import Deadline, timeout_scale
 from cprlib.errors import Awaited, DeadlineExceeded
-from cprlib.qemu.nic_state import GUEST_CSUM, GUEST_USO4, RING_PACKED, receive_buffers, receive_ring_size
+from cprlib.qemu.nic_state import GUEST_CSUM, GUEST_USO4, MRG_RXBUF, RING_PACKED, receive_buffers, receive_ring_size
 from cprlib.qemu.vmstate import device_state
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.parameters import SuiteParameters
@@ -34,7 +34,6 @@ PAGE, DATAGRAM, DATAGRAMS = 4096, 1400, 8  # bytes, of a datagram at the most; t
 UDP_SEGMENT = 103  # linux/udp.h
 WAITING_BYTES = re.compile(r"tap/.*/waiting")  # a field of vmstate_tap_waiting, net/tap.c, patch 12
 FREE_BUFFERS = 2  # too few for that packet, which takes several
-MERGEABLE_BUFFERS = 15  # virtio 1.3 section 5.1.3: VIRTIO_NET_F_MRG_RXBUF
 QUEUES = 2
 # for fill_ring(): how long the guest leaves its rings full, in ms; a part of it, in s, in which they fill up
 FILLED_MS, FILL_S = 9000, 6.0
@@ -153,7 +152,7 @@ def large_packet_waits(case: MeasuredCase, when: str) -> Iterator[RecordMainChan
         opened.settimeout(Deadline(UPDATE_MS / 1000 + ARRIVE_S, "the answers").remaining)
         _defer_receiving(case, UPDATE_MS)
         warm_up(station, [flow], Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST), round_trips=1)
-        free = FREE_BUFFERS if agent.network().nic().agreed_on(MERGEABLE_BUFFERS) else 0  # else each is for 64 KiB
+        free = FREE_BUFFERS if agent.network().nic().agreed_on(MRG_RXBUF) else 0  # else each is for 64 KiB
         settings = StreamSettings(rate=RATE, count=receive_buffers(machine.qmp) - free)
         with TrafficSession(station, [flow], settings, keep_frames=0) as session:
             session.wait_sent(Deadline(10, "a burst of packets to be sent"))

@@ -13,16 +13,16 @@ from cprlib.errors import Awaited, DeadlineExceeded
 from cprlib.linux.topology import guest_end
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.qemu.nic_state import CTRL_RX, VERSION_1, differences
+from cprlib.qemu.nic_state import CTRL_RX, RING_RESET, VERSION_1, differences
 from cprlib.testing.nic_view import read_tap_view, set_link
 from host_operations import EVENT_S, set_tap_state, while_down
-from nic_operations import OFFLOAD, can_switch_offloads, nic_changes, rebind_driver
+from nic_operations import OFFLOAD, nic_changes, of_offloads, rebind_driver
 from operated_guest import OperatedGuest
 from operations import Operation
 
 FILTER_EVENT = "NIC_RX_FILTER_CHANGED"
 OFFLOADS = ("tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-tcp6-segmentation")  # of a tap, if its reader has them
-RING_RESET, SMALL_RING = 40, 64  # VIRTIO_F_RING_RESET (VIRTIO 1.2 section 6); packets
+SMALL_RING = 64  # packets
 
 
 def further_netdev(machine: Machine) -> TapNetdev:
@@ -199,13 +199,7 @@ SMALL_RINGS = Operation(
     can_resize_rings,
     "the guest's NIC is without VIRTIO_F_RING_RESET",
 )
-OFFLOADS_OFF = Operation(
-    "offloads-off",
-    "the offloads stay off, until the driver is bound",
-    offloads_off,
-    lambda guest: can_switch_offloads(guest.nics()[0]),
-    no_feature="receive offloads that can be switched",
-)
+OFFLOADS_OFF = of_offloads("offloads-off", "the offloads stay off, until the driver is bound", offloads_off)
 UNPLUG = Operation("unplug-pending", "the guest releases the NIC in the target, and finds it again", unplug_pending)
 PLUG_PENDING = Operation("plug-pending", "the guest sees a second NIC in the target", plug_pending)
 UNPLUGGED = Operation("unplugged", "a NIC that is plugged in the target uses the netdev", unplugged)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded
@@ -187,37 +188,27 @@ def nic_changes(before: NicInfo, now: NicInfo) -> list[str]:
     return found
 
 
-def _has(feature: int) -> Callable[[OperatedGuest], bool]:
-    return lambda guest: guest.nics()[0].agreed_on(feature)
+def _needing(feature: int, name: str) -> partial[Operation]:
+    """Operations on a NIC with a feature."""
+    return partial(Operation, applies=lambda guest: guest.nics()[0].agreed_on(feature), no_feature=name)
 
 
-ADDRESS = Operation(
-    "mac",
-    "query-rx-filter has the address, and the guest answers at it",
-    change_address,
-    _has(CTRL_MAC_ADDR),
-    no_feature="VIRTIO_NET_F_CTRL_MAC_ADDR",
+_of_addresses = _needing(CTRL_MAC_ADDR, "VIRTIO_NET_F_CTRL_MAC_ADDR")
+_of_vlans = _needing(CTRL_VLAN, "VIRTIO_NET_F_CTRL_VLAN")
+_of_receive_modes = _needing(CTRL_RX, "VIRTIO_NET_F_CTRL_RX")
+of_offloads = partial(
+    Operation,
+    applies=lambda guest: can_switch_offloads(guest.nics()[0]),
+    no_feature="receive offloads that can be switched",
 )
-VLANS = Operation(
-    "vlans",
-    "query-rx-filter has the VLAN, and its frames arrive, while it exists",
-    change_vlans,
-    _has(CTRL_VLAN),
-    no_feature="VIRTIO_NET_F_CTRL_VLAN",
+
+ADDRESS = _of_addresses("mac", "query-rx-filter has the address, and the guest answers at it", change_address)
+VLANS = _of_vlans("vlans", "query-rx-filter has the VLAN, and its frames arrive, while it exists", change_vlans)
+MULTICASTS = _of_receive_modes(
+    "multicast", "query-rx-filter has the address while it is added; frames arrive", change_multicast
 )
-MULTICASTS = Operation(
-    "multicast",
-    "query-rx-filter has the address while it is added; frames arrive",
-    change_multicast,
-    _has(CTRL_RX),
-    no_feature="VIRTIO_NET_F_CTRL_RX",
-)
-RECEIVE_MODE = Operation(
-    "promiscuous",
-    "frames to foreign addresses arrive in this mode only",
-    change_receive_mode,
-    _has(CTRL_RX),
-    no_feature="VIRTIO_NET_F_CTRL_RX",
+RECEIVE_MODE = _of_receive_modes(
+    "promiscuous", "frames to foreign addresses arrive in this mode only", change_receive_mode
 )
 QUEUE_PAIRS = Operation(
     "queue-pairs",
@@ -225,13 +216,7 @@ QUEUE_PAIRS = Operation(
     change_queue_pairs,
     lambda guest: guest.queues > 1,
 )
-OFFLOADS = Operation(
-    "offloads",
-    "the tap's offloads change, and are as before in the end",
-    change_offloads,
-    lambda guest: can_switch_offloads(guest.nics()[0]),
-    no_feature="receive offloads that can be switched",
-)
+OFFLOADS = of_offloads("offloads", "the tap's offloads change, and are as before in the end", change_offloads)
 RSS = Operation(
     "rss",
     "key and table are as set; flows arrive in the queue that the table has",

@@ -41,7 +41,7 @@ class HotPlug(LiveUpdateTest):
 
         :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4,plug:hot
         """
-        # it does not disable them: QEMU migrates no packets that wait for the timer of a disabled queue
+        # The guest disables no queue before: QEMU does not migrate packets that wait for the timer of one.
         spec = GuestSpec(netdevs=(TapNetdev(queues=4),), used=2, plugged=True, arguments=BY_TIMER, role=Role.UPDATE)
         with self.given_guest(spec) as case:
             case.run_control()

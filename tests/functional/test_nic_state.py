@@ -155,8 +155,8 @@ class NicState(LiveUpdateTest):
         """A NIC on a tap without UFO and USO gets neither by an update; a driver that is bound later finds none either.
 
         A target must not find out which offloads the tap has by setting them, so the source sends it. Here these calls
-        fail, in each QEMU; before, the NIC has what its tap has. The tap is passed: where QEMU has opened
-        it, the CPR state says that in the same number. Patch 8 (tap: cpr fixes).
+        fail, in each QEMU; before, the NIC has what its tap has. Management opens the tap, so that a source that
+        takes one flag of its CPR value for another is seen, too. Patch 8 (tap: cpr fixes).
 
         :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1,plug:hot
         """

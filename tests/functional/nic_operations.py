@@ -188,14 +188,14 @@ def nic_changes(before: NicInfo, now: NicInfo) -> list[str]:
     return found
 
 
-def _needing(feature: int, name: str) -> partial[Operation]:
-    """Operations on a NIC with a feature."""
-    return partial(Operation, applies=lambda guest: guest.nics()[0].agreed_on(feature), no_feature=name)
+def _needing(name: str, *features: int) -> partial[Operation]:
+    """Operations on a NIC with these features."""
+    return partial(Operation, applies=lambda guest: guest.nics()[0].agreed_on(*features), no_feature=name)
 
 
-_of_addresses = _needing(CTRL_MAC_ADDR, "VIRTIO_NET_F_CTRL_MAC_ADDR")
-_of_vlans = _needing(CTRL_VLAN, "VIRTIO_NET_F_CTRL_VLAN")
-_of_receive_modes = _needing(CTRL_RX, "VIRTIO_NET_F_CTRL_RX")
+_of_addresses = _needing("VIRTIO_NET_F_CTRL_MAC_ADDR", CTRL_MAC_ADDR)
+_of_vlans = _needing("VIRTIO_NET_F_CTRL_VLAN with _CTRL_RX", CTRL_VLAN, CTRL_RX)
+_of_receive_modes = _needing("VIRTIO_NET_F_CTRL_RX", CTRL_RX)
 of_offloads = partial(
     Operation,
     applies=lambda guest: can_switch_offloads(guest.nics()[0]),

@@ -163,9 +163,18 @@ def _section_size(device: Device) -> int:
 
 def _size(part: Structure) -> int:
     """Bytes of the fields and subsections."""
-    return sum(item.size * _count(item) for item in part.fields) + sum(
+    return sum(_element_size(item) * _count(item) for item in part.fields) + sum(
         2 + len(item.vmsd_name.encode()) + 4 + _size(item) for item in part.subsections
     )
+
+
+def _element_size(item: Field) -> int:
+    """Bytes of a field, or of one element of it.
+
+    A passed descriptor comes with a byte that is written past QEMU's count, which the description is made from
+    (qemu_file_put_fd(), migration/qemu-file.c).
+    """
+    return item.size or int(item.type == "fd")
 
 
 def _count(item: Field) -> int:
@@ -180,10 +189,11 @@ def _values(part: Structure, data: bytes) -> Iterator[tuple[str, str]]:
             yield from rows(item.name, data[position:end])
             position = end
             continue
+        size = _element_size(item)
         for number in range(_count(item)):
             index = item.index if item.array_len is None else number
-            yield from _field(item, _indexed(item, index), data[position : position + item.size])
-            position += item.size
+            yield from _field(item, _indexed(item, index), data[position : position + size])
+            position += size
     for section in part.subsections:
         start = position + 2 + len(section.vmsd_name.encode()) + 4
         if data[position : position + 1] != bytes((SUBSECTION,)):

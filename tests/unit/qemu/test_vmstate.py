@@ -100,6 +100,13 @@ def test_every_field_has_a_path() -> None:
     }
 
 
+def test_a_passed_descriptor_comes_with_a_byte_that_is_not_counted() -> None:
+    """As a netdev of migration parameter ``local`` has it."""
+    tap = {**SERIAL, "name": "tap", "fields": [{"name": "fd", "type": "fd", "size": 0}, *SERIAL["fields"]]}
+    found = device_state(stream((SERIAL, b"\x13"), (tap, b" \x14")))
+    assert (found["serial#1/lcr"], found["tap#1/fd"], found["tap#1/lcr"]) == ("13", "20", "14")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

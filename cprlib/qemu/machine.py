@@ -261,10 +261,12 @@ class Machine:
         self.settings = replace(self.settings, nics=(*nics, nic))
 
     def plug_all(self) -> None:
-        """Add the netdevs and NICs of the settings by QMP."""
-        nics = {nic.netdev: nic for nic in self.settings.nics}
-        for netdev in self.settings.netdevs:
-            self.plug(netdev, nics.get(netdev.identifier))
+        """Add the netdevs, then the NICs of the settings by QMP: the slot of a NIC follows from the order of these."""
+        settings = self.settings
+        for netdev in settings.netdevs:
+            self.plug(netdev)
+        for nic in settings.nics:
+            self.plug_nic(nic)
 
     def remove_nic(self, identifier: str) -> None:
         """Remove a NIC by QMP and from the settings, with the guest's consent.

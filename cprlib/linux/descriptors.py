@@ -21,8 +21,8 @@ from cprlib.linux.libc import same_open_file
 ANONYMOUS = re.compile(r"^anon_inode:\[?(?P<kind>[^\]]+)\]?$")
 MACVTAP_FOLDER = "macvtap-"  # begin of the name of the folder in /dev where open_tap() makes a node
 MACVTAP = re.compile(rf"^/dev/(?:{MACVTAP_FOLDER}[^/]+/)?tap\d+(?: \(deleted\))?$")
-OWN_MEMORY = re.compile(r"^/memfd:(?:displaysurface|vhost-log|tcg-jit)\b")
-"""Memory that each QEMU makes for itself: ui/console.c, hw/virtio/vhost.c, tcg/region.c."""
+OWN_MEMORY = re.compile(r"^/memfd:(?:displaysurface|vhost-log|tcg-jit|QEMU_CPR_EXEC_STATE)\b")
+"""Memory that QEMU makes for itself: ui/console.c, hw/virtio/vhost.c, tcg/region.c, migration/cpr-exec.c."""
 DEVICE_KINDS = ("tap", "vhost")
 
 

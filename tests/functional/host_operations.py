@@ -146,17 +146,21 @@ def wait_booted(guest: OperatedGuest, boot: str) -> None:
 def migrate_to_file(guest: OperatedGuest) -> list[str]:
     """An ordinary migration to a file, without the shared RAM; then the guest continues in the source."""
     machine, path = guest.machine, guest.running_guest.folder / "ordinary-migration"
+    own = guest.running_guest.mechanism.handling.parameters(machine.settings.netdevs[0])
+    given = machine.qmp.execute("query-migrate-parameters") if own else {}
     machine.set_capabilities(ORDINARY)
+    # a file takes no descriptors
+    machine.qmp.execute("migrate-set-parameters", {"mode": "normal", **dict.fromkeys(own, False)})
     try:
         return _migrate_to(machine, path)
     finally:
         with contextlib.suppress(QemuFailed):  # it has died, which the caller finds
             machine.set_capabilities(dict.fromkeys(ORDINARY, False))
+            machine.qmp.execute("migrate-set-parameters", {name: given.get(name, False) for name in own})
         path.unlink(missing_ok=True)
 
 
 def _migrate_to(machine: Machine, path: Path) -> list[str]:
-    machine.qmp.execute("migrate-set-parameters", {"mode": "normal"})
     machine.qmp.execute("migrate", {"channels": [file_channel(path.absolute())]})
     migration = wait_migration(machine, *ENDED_STATES, seconds=MIGRATE_S)
     found = [f"the migration {migration.status}: {migration.error}"] if migration.failed else []

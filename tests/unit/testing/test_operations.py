@@ -39,7 +39,7 @@ class Guest:
     def __init__(self, *traffic: list[str] | CprlibError, status: int | None = None) -> None:
         self._traffic = list(traffic)
         self.silent = status is not None or any(traffic)
-        machine = SimpleNamespace(output="", exit_status=lambda: status)
+        machine = SimpleNamespace(output="", exit_status=lambda: status, settings=SimpleNamespace(netdevs=["net0"]))
         machine.died = lambda doing, ended: QemuFailed(doing, f"it ended with {ended}")
         self.machine = machine
         self.offloads = ["on"] * 50  # of the tap, each time it is looked at
@@ -82,7 +82,7 @@ def case(tmp_path: Path) -> CaseChecks:
 
 def checked(case: CaseChecks, *operations: Operation, guest: Guest | None = None) -> CheckedOperations:
     guest = guest or Guest([], [], [], [])
-    guest.machine.pid, guest.machine.settings = os.getpid(), None
+    guest.machine.pid = os.getpid()
     return CheckedOperations(cast(MeasuredCase, case), cast(OperatedGuest, guest), operations)
 
 
@@ -145,6 +145,19 @@ def test_after_a_failure_the_next_operation_runs_if_the_guest_answers() -> None:
     assert "nothing after 10.0 s" in results[1].problems[0]
     assert not results[2].problems
     assert not results[2].unknown
+
+
+def test_a_netdev_that_cannot_be_added_again_is_the_problem() -> None:
+    guest = Guest([])
+    refused = QemuFailed("add net0", "invalid for the target of a migration")
+
+    def replug(_guest: OperatedGuest) -> list[str]:
+        guest.machine.settings.netdevs.clear()
+        raise refused
+
+    guest.silent = True
+    failed, _ = run(guest, Operation("hot-plug", "it works", replug), operation("next"))
+    assert failed.problems == (refused.one_line(),)
 
 
 def test_nothing_is_known_after_an_operation_that_leaves_the_guest_silent() -> None:

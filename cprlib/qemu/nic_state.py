@@ -95,6 +95,19 @@ def has_ring(qmp: QmpConnection) -> bool:
     return bool(qmp.execute("x-query-virtio-queue-status", {"path": NIC_PATH, "queue": 0})["vring-desc"])
 
 
+def leaves_out_interrupts(qmp: QmpConnection) -> bool | None:
+    """Whether QEMU knows the last interrupt of the first NIC's first receive ring, by which it leaves out others.
+
+    With VIRTIO_F_EVENT_IDX, and without vhost (``signalled-used-valid``; virtio_should_notify(), hw/virtio/virtio.c).
+
+    :returns: None where QEMU does not report it.
+    """
+    try:
+        return bool(qmp.execute("x-query-virtio-queue-status", {"path": NIC_PATH, "queue": 0})["signalled-used-valid"])
+    except QmpRefused:
+        return None
+
+
 def vhost_started(qmp: QmpConnection) -> bool:
     """Whether vhost carries the packets of the guest's first NIC: QEMU then has the state of its queue.
 

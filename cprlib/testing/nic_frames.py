@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Raw
 
@@ -27,7 +28,7 @@ from cprlib.traffic.sockets import open_sending
 from cprlib.update.running_guest import RunningGuest
 
 EXPERIMENTAL = 0x88B5  # IEEE 802 local experimental Ethertype 1: the guest counts it and drops it
-UNUSED_ADDRESS = "10.75.0.99"  # on the guest's network, but of no machine
+UNUSED_IPV4, UNUSED_IPV6 = "10.75.0.99", "fd75::99"  # on the guest's networks, but of no machine
 DISCARD_PORT = 9
 ARRIVE_S, SILENCE_S = 5.0, 0.3
 AT_ONCE = 32  # frames: they fit into a tap queue, and into a receive ring
@@ -48,13 +49,14 @@ def frame(target: str, *, vlan: int | None = None) -> bytes:
     return bytes(head / Raw(bytes(46)))
 
 
-def flow_frame(port: int) -> bytes:
+def flow_frame(port: int, *, ipv6: bool = False) -> bytes:
     """A UDP packet to the guest's link-layer address but to an unused IP address: the guest drops it without an answer.
 
     :param port: source port, different for each flow.
     """
-    head = Ether(src=STATION.mac, dst=GUEST.mac) / IP(src=STATION.ipv4, dst=UNUSED_ADDRESS, id=0)
-    return bytes(head / UDP(sport=port, dport=DISCARD_PORT, chksum=0) / Raw(bytes(18)))
+    head = IPv6(src=STATION.ipv6, dst=UNUSED_IPV6) if ipv6 else IP(src=STATION.ipv4, dst=UNUSED_IPV4, id=0)
+    datagram = UDP(sport=port, dport=DISCARD_PORT) / Raw(bytes(18))
+    return bytes(Ether(src=STATION.mac, dst=GUEST.mac) / head / datagram)
 
 
 def send_frames(guest: RunningGuest, frames: Sequence[bytes]) -> None:
@@ -150,18 +152,20 @@ def received_kinds(
     return frozenset(name for name, weight in weights.items() if count & weight)
 
 
-def queues_of_flows(guest: RunningGuest) -> dict[int, tuple[int, ...]] | WrongCount:
+def queues_of_flows(guest: RunningGuest, *, ipv6: bool = False) -> dict[int, tuple[int, ...]] | WrongCount:
     """The queue of the guest's NIC that the kernel selects for each of some flows, by the flow's hash.
 
     The guest must not answer them: a flow would move to the queue of its answers (tun_flow_update()).
 
+    :param ipv6: flows over IPv6, whose hash takes more bytes of a key (virtio 1.3 section 5.1.6.4.3).
     :returns: source ports by queue; the wrong count when packets are missing, or more arrive than were sent.
     """
     weights = {30_000 + position: 1 << position for position in range(FLOWS)}
     sent, counts = sum(weights.values()), dict[int, int]()
     for _ in range(TRIES):
         before = guest.agent.network().nic()
-        send_frames(guest, [flow_frame(port) for port, weight in weights.items() for _ in range(weight)])
+        frames = {port: flow_frame(port, ipv6=ipv6) for port in weights}
+        send_frames(guest, [frames[port] for port, weight in weights.items() for _ in range(weight)])
         after = _wait_received(guest.agent, before.counters["rx_packets"], sent)
         earlier = received_per_queue(before)
         counts = {queue: count - earlier.get(queue, 0) for queue, count in received_per_queue(after).items()}
@@ -173,17 +177,24 @@ def queues_of_flows(guest: RunningGuest) -> dict[int, tuple[int, ...]] | WrongCo
 
 
 def expect_same_queues_of_flows(
-    case: MeasuredCase, before: dict[int, tuple[int, ...]] | WrongCount, name: str, meaning: str
+    case: MeasuredCase,
+    before: dict[int, tuple[int, ...]] | WrongCount,
+    name: str,
+    meaning: str,
+    *,
+    ipv6: bool = False,
 ) -> None:
     """Check that each flow arrives in the same queue of the guest as before an update.
 
     :param before: what :func:`queues_of_flows` returned then.
     :param name: the check's; :param meaning: what a difference means.
+    :param ipv6: as it was given then.
     """
     if isinstance(before, WrongCount):
         case.inconclusive(name, "the same queue of the guest for each flow", f"before the update, {before}")
     else:
-        case.expect_equal(name, queues_of_flows(case.guest), before, f"{meaning}: flows by queue of the guest")
+        after = queues_of_flows(case.guest, ipv6=ipv6)
+        case.expect_equal(name, after, before, f"{meaning}: flows by queue of the guest")
 
 
 def use_queue_pairs(case: MeasuredCase, pairs: int, when: str) -> None:

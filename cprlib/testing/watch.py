@@ -38,7 +38,7 @@ from cprlib.evidence.frame_checks import GUEST_ANNOUNCES_MS, LATE_MS, Watched, f
 from cprlib.evidence.records import Check
 from cprlib.evidence.repeated_updates import numbered_check
 from cprlib.guest.replies import NetInfo
-from cprlib.qemu.nic_state import ANNOUNCE_FEATURES
+from cprlib.qemu.nic_state import ANNOUNCE_FEATURES, leaves_out_interrupts
 from cprlib.testing.idle_nic import (
     Delays,
     IdleLoad,
@@ -68,6 +68,7 @@ class GuestSample:
     clocks: ClockReading
     rtc: DeviceClock
     hpet: DeviceClock
+    leaves_out_interrupts: bool | None
 
 
 def sample_guest(guest: RunningGuest, network: NetInfo) -> GuestSample:
@@ -75,8 +76,9 @@ def sample_guest(guest: RunningGuest, network: NetInfo) -> GuestSample:
 
     :param network: its NICs, which it has just reported.
     """
-    agent = guest.agent
-    return GuestSample(notifications(network.nic()), read_clocks(agent), read_rtc(agent), read_hpet(guest.machine.qmp))
+    agent, qmp = guest.agent, guest.machine.qmp
+    counts = notifications(network.nic())
+    return GuestSample(counts, read_clocks(agent), read_rtc(agent), read_hpet(qmp), leaves_out_interrupts(qmp))
 
 
 @dataclass(slots=True)
@@ -148,6 +150,13 @@ class TrafficWatch:
             yield single_packets_check(earlier, single_packets)
             before = per_packet(self.first.notifications, self.before[0].notifications)
             yield from notification_checks(before, per_packet(self.before[-1].notifications, after.notifications))
+            if self.before[-1].leaves_out_interrupts and after.leaves_out_interrupts is not None:
+                yield Check.of(
+                    "interrupts-left-out",
+                    after.leaves_out_interrupts,
+                    "QEMU leaves out interrupts that the guest does not need, as before (VIRTIO_F_EVENT_IDX)",
+                    "it does" if after.leaves_out_interrupts else "it interrupts the guest for each packet",
+                )
             if self.idle:
                 yield from idle_checks(self.idle, measure_idle_load(guest.machine.pid, agent))
         yield error_check(self.errors_at_update or self.errors, read_errors(guest, agent.network()), self.errors)

@@ -25,6 +25,7 @@ from cprlib.update.results import FaultResult
 from fault_ends import check_end
 
 CHANNEL_NAME = "cprlib-"  # its beginning (MigrationChannels.fresh())
+LATE_MS, LATE_TIMES = 1000.0, 30  # a source that needs longer has waited; meanwhile a target may have started
 
 
 class FaultSequence:
@@ -38,6 +39,7 @@ class FaultSequence:
         self._idle = idle  # of the source before the faults; None when it was checked, or not watched
         self._tap: TapView | None = None
         self._reasons = set[str]()  # that name a channel, whose name no other update has
+        self._back_ms: dict[str, float] = {}  # from each fault to the source's RESUME
         self._state: Snapshot | None = None  # of the source before the faults; None when the guest has left it
         self._paused = False  # the guest is paused before each fault
         self._more = False  # the next faults belong to the ones before
@@ -70,9 +72,19 @@ class FaultSequence:
                     self._case.add_fault(FaultRecord(other, error=reason))
                 return False
         if not more:
+            self._expect_back_in_time()
             name, subject = "equivalent-after-failed-updates", "the failed updates"
             self._case.expect_same_state(self._state, StatePair.FAILED_UPDATE, name, subject)
         return True
+
+    def _expect_back_in_time(self) -> None:
+        """The source runs the guest soon after each fault: measured by a quick one of these, on the same machine."""
+        times_ms = sorted(self._back_ms.values())
+        quick_ms = times_ms[len(times_ms) // 4] if times_ms else 0.0
+        limit_ms = LATE_MS + LATE_TIMES * quick_ms
+        late = [f"{name} {ms:.0f} ms" for name, ms in self._back_ms.items() if ms > limit_ms]
+        expected = f"RESUME within {limit_ms:.0f} ms of each fault; a quarter of them take {quick_ms:.0f} ms or less"
+        self._case.expect_empty("resumes-in-time", late, expected, "the guest stood still for long after a fault")
 
     def check_idle(self) -> None:
         """Check once that the source is as quiet as before the failed updates; another QEMU may have the guest next."""
@@ -101,6 +113,8 @@ class FaultSequence:
             check_end(case, result, self._tap)
         self._check_reason(result)
         survived = case.guest.machine is source and fault.survivor is Survivor.SOURCE
+        if survived and result.back_ms is not None:
+            self._back_ms[fault.name] = result.back_ms
         if survived and result.state_before != "running":  # before cont
             case.expect_same_state(self._state, StatePair.FAILED_UPDATE, "equivalent", fault.name, PAUSED_SIDES)
         traffic_after_ms = None

@@ -83,7 +83,7 @@ class Moments(LiveUpdateTest):
         inconclusive. Parameters ``queues``, ``vhost``: fixtures/matrix/moments.yaml.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,patch:postload,patch:7,patch:no-loss,patch:9
-        :avocado: tags=mechanism:cpr,vhost:on,queues:2
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:2
         """
         self._update_at(NIC_MOMENTS, "driver-unbound")
 
@@ -95,20 +95,20 @@ class Moments(LiveUpdateTest):
         as with the states of the NIC.
 
         :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,patch:postload,patch:7,patch:no-loss,patch:9
-        :avocado: tags=mechanism:cpr,vhost:on,queues:2
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:2
         """
         self._update_at(GUEST_MOMENTS, "rebooting-1")
 
     def test_moments_without_vhost(self) -> None:
-        """Without vhost, updates succeed while the guest is paused or suspended, or its driver has broken a ring.
+        """Without vhost, updates succeed while the guest is paused or suspended, its link down, or a ring broken.
 
         To QEMU's devices a guest that is suspended to RAM is stopped, and they get no event when it runs again. It has
         another NIC, which has no netdev, and no HPET: the alarm of its real-time clock is the clock's own. Patch 9.
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:1
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:2
         """
-        with self._given_guest(queues=1, vhost=False, arguments=(*NO_NETDEV, *NO_HPET)) as case:
-            update_at(case, (RING_BROKEN, PAUSED, ALARM_SET, SUSPENDED, SUSPENDED_AND_STOPPED))
+        with self._given_guest(queues=QUEUES, vhost=False, arguments=(*NO_NETDEV, *NO_HPET)) as case:
+            update_at(case, (RING_BROKEN, LINK_DOWN, PAUSED, ALARM_SET, SUSPENDED, SUSPENDED_AND_STOPPED))
 
     def _update_at(self, moments: Sequence[Operation], without_driver: str) -> None:
         """Update a guest, with queue pairs and vhost as the parameters say, at each of the moments.

@@ -81,7 +81,7 @@ class NicState(LiveUpdateTest):
         packed ring, which QEMU's virtqueue_packed_drop_all() breaks without any update (docs/findings.md).
         Origin: patch 8 of the series, and the reviewers' "features and offloads before == after".
 
-        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1
+        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,mechanism:local,vhost:off,queues:1
         """
         netdev = TapNetdev(send_buffer=SEND_BUFFER)
         with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
@@ -131,7 +131,7 @@ class NicState(LiveUpdateTest):
         switched off: they stay off.
         Origin: patch 8 of the series; a header length that is set again on a live tap corrupts what is read.
 
-        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:1
+        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,mechanism:local,vhost:on,queues:1
         """
         with self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case:
             agent, big, nic = case.guest.agent, BigPackets(case), case.guest.agent.network().nic()
@@ -158,7 +158,7 @@ class NicState(LiveUpdateTest):
         fail, in each QEMU; before, the NIC has what its tap has. Management opens the tap, so that a source that
         takes one flag of its CPR value for another is seen, too. Patch 8 (tap: cpr fixes).
 
-        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:1,plug:hot
+        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,mechanism:local,vhost:off,queues:1,plug:hot
         """
         passed = TapNetdev(tap_source=TapSource.FD)
         with (
@@ -207,15 +207,17 @@ class NicState(LiveUpdateTest):
     def test_receive_side_scaling_is_kept(self) -> None:
         """A guest's receive-side scaling, key and table, puts each flow into the same queue after an update.
 
-        Without vhost QEMU itself hashes the packets. Patch 8 (tap: cpr fixes): the NIC is as before.
+        Without vhost QEMU itself hashes the packets; over IPv6 with more of the key. Patch 8 (tap: cpr fixes): the NIC
+        is as before.
 
-        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4
+        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,mechanism:local,vhost:off,queues:4
         """
         with self.given_guest(
             GuestSpec(netdevs=(TapNetdev(queues=QUEUES),), arguments=RSS_ON, role=Role.CHECKS)
         ) as case:
             use_queue_pairs(case, QUEUES, "before-update")
-            before, nic = queues_of_flows(case.guest), case.guest.agent.network().nic()
+            nic = case.guest.agent.network().nic()
+            before = {ipv6: queues_of_flows(case.guest, ipv6=ipv6) for ipv6 in (False, True)}
             case.live_update()
             if not nic.agreed_on(VERSION_1):
                 case.note("receive-side scaling", "not tested: a legacy NIC has none")
@@ -224,7 +226,8 @@ class NicState(LiveUpdateTest):
                 case.inconclusive("flows-by-hash", "receive-side scaling", f"the guest uses {nic.virtio_features}")
                 return
             meaning = "the guest's hash or table has no effect"
-            expect_same_queues_of_flows(case, before, "flows-by-hash", meaning)
+            expect_same_queues_of_flows(case, before[False], "flows-by-hash", meaning)
+            expect_same_queues_of_flows(case, before[True], "ipv6-flows-by-hash", meaning, ipv6=True)
 
     def _update(
         self, case: MeasuredCase, when: str, announced: str | None = None, hooks: Sequence[UpdateHook] = ()

@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1Q, Ether
 
 from cprlib.evidence.case import CaseEvidence
@@ -21,7 +22,8 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import (
     EXPERIMENTAL,
     TRIES,
-    UNUSED_ADDRESS,
+    UNUSED_IPV4,
+    UNUSED_IPV6,
     WrongCount,
     expect_same_queues_of_flows,
     flow_frame,
@@ -47,11 +49,17 @@ def test_frame_without_and_with_vlan() -> None:
 
 def test_a_flow_frame_is_a_valid_packet_to_an_unused_address() -> None:
     packet = Ether(flow_frame(30001))
-    assert (packet.dst, packet[IP].dst, packet[UDP].sport) == (GUEST.mac, UNUSED_ADDRESS, 30001)
+    assert (packet.dst, packet[IP].dst, packet[UDP].sport) == (GUEST.mac, UNUSED_IPV4, 30001)
     checksum = packet[IP].chksum
     del packet[IP].chksum
     assert Ether(packet.build())[IP].chksum == checksum
     assert packet[IP].len == len(packet[IP])
+
+
+def test_a_flow_frame_over_ipv6_has_the_same_ports() -> None:
+    packet = Ether(flow_frame(30001, ipv6=True))
+    assert (packet.dst, packet[IPv6].dst, packet[UDP].sport) == (GUEST.mac, UNUSED_IPV6, 30001)
+    assert packet[IPv6].plen == len(packet[UDP])
 
 
 class Guest:

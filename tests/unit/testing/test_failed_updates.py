@@ -80,3 +80,14 @@ def test_an_update_that_completes_undisturbed_accuses_no_qemu(
     assert outcomes == {"reached": Outcome.INCONCLUSIVE, "traffic": Outcome.PASS}
     (record,) = case.evidence.faults
     assert (record.reached, record.died_ns, record.may_have_moved) == (False, None, True)
+
+
+@pytest.mark.parametrize(("late_ms", "outcome"), [(900.0, Outcome.PASS), (2000.0, Outcome.FAIL)])
+def test_a_source_that_waits_after_a_fault_is_found(tmp_path: Path, late_ms: float, outcome: Outcome) -> None:
+    case = guest_case(tmp_path, lambda: None)
+    updates = FaultSequence(cast(MeasuredCase, case), cast(KernelTrace, None), cast(Probes, None), None)
+    updates._back_ms = {"at-start": 70.0, "with-fds": 8.0, "vm-stopped": 15.0, "loading": late_ms}
+    updates._expect_back_in_time()
+    (check,) = case.evidence.checks
+    assert (check.name, check.outcome) == ("resumes-in-time", outcome)
+    assert ("loading 2000 ms" in check.message) == (outcome is Outcome.FAIL)

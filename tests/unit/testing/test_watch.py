@@ -40,7 +40,7 @@ NO_CLOCK = DeviceClock(0, 1, None)
 
 
 def sample(host_ms: float) -> GuestSample:
-    return GuestSample(Notifications(0, 0, 0), reading(host_ms, host_ms, 1), NO_CLOCK, NO_CLOCK)
+    return GuestSample(Notifications(0, 0, 0), reading(host_ms, host_ms, 1), NO_CLOCK, NO_CLOCK, None)
 
 
 @pytest.fixture
@@ -70,6 +70,19 @@ def outcomes(watch: TrafficWatch) -> dict[str, Outcome]:
 def test_everything_is_checked_after_an_update(watch: TrafficWatch) -> None:
     names = ("single-packets-arrive", "no-error-counted", "guest-clock-step", "guest-clock-rate")
     assert outcomes(watch) == dict.fromkeys(names, Outcome.PASS)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outcome"),
+    [(True, True, Outcome.PASS), (True, False, Outcome.FAIL), (False, False, None), (None, None, None)],
+    ids=["as before", "an interrupt for each packet", "no event index, or vhost", "not reported"],
+)
+def test_qemu_leaves_out_interrupts_after_an_update_as_before(
+    watch: TrafficWatch, before: bool | None, after: bool | None, outcome: Outcome | None
+) -> None:
+    watch.before[-1] = replace(sample(1000), leaves_out_interrupts=before)
+    checks = {check.name: check.outcome for check in watch.end(replace(sample(2000), leaves_out_interrupts=after))}
+    assert checks.get("interrupts-left-out") is outcome
 
 
 def test_a_pause_by_another_update_says_nothing_about_the_guests_clocks(watch: TrafficWatch) -> None:

@@ -96,6 +96,7 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         boot fails the case only if the same guest boots without ``cpr=on``, or its QEMU starts only without NICs.
         """
         run, policy = self.parameters, load_policy(self.params.get("policy", default="default"))
+        spec = self._by_mechanism(spec)
         rate = spec.rate_in(run, policy.instrument.min_sent)
         run = replace(run, ip_version=spec.ip_version or run.ip_version, rate=rate)
         mechanism, settings = spec.mechanism, spec.settings(run, self.qemu, self.image, self.facts.local)
@@ -133,6 +134,18 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
             finally:
                 case.write()
         self._conclude(case, policy)
+
+    def _by_mechanism(self, spec: GuestSpec) -> GuestSpec:
+        """The spec, by the mechanism of this run where the test is about several (its tag ``mechanism``).
+
+        Parameter ``mechanism`` chooses it; without one it is ``cpr``, or ``local`` for a QEMU that has only this.
+        """
+        run, facts, several = self.parameters, self.facts, (Mechanism.CPR, Mechanism.LOCAL)
+        if spec.mechanism is not Mechanism.CPR or not set(several) <= set((self.tags or {}).get("mechanism") or ()):
+            return spec
+        found = Mechanism.LOCAL if facts.migration_local and not facts.netdev_cpr else Mechanism.CPR
+        chosen = run.mechanism if run.mechanism in several else found
+        return spec if chosen is Mechanism.CPR else replace(spec, mechanism=chosen, mode=run.mode)
 
     def _boot(
         self, case: MeasuredCase, spec: GuestSpec, settings: MachineSettings, stack: contextlib.ExitStack

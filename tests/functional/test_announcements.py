@@ -30,7 +30,7 @@ class Announcements(LiveUpdateTest):
         QEMU's RARP and the guest's own announcements have these rounds (migrate_announce_params(),
         migration/options.c). All updates of the suite are checked so, most of them with the default of five rounds.
 
-        :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,vhost:off,queues:1
+        :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,mechanism:local,vhost:off,queues:1
         """
         with self.given_guest(GuestSpec(netdevs=(TapNetdev(),), role=Role.CHECKS)) as case:
             own = case.guest.machine.settings

@@ -20,7 +20,8 @@ class Chain(LiveUpdateTest):
         as they are in the first target; each update has its own interruption. Patch 6 saves the descriptors, patch 4
         deletes them.
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:delete-all-fds,patch:4,mechanism:cpr,vhost:on,queues:2,chain:5
+        :avocado: tags=patch:tap-cpr,patch:6,patch:delete-all-fds,patch:4
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:2,chain:5
         """
         updates = self.parameters.chain or 5
         with self.given_guest(GuestSpec(queues=2, vhost=True)) as case:

@@ -30,14 +30,14 @@ class CprTap(LiveUpdateTest):
     def test_update_with_tap_1_queue_loses_nothing(self) -> None:
         """An update of a tap with one queue loses no packet and keeps the open file.
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:1
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,mechanism:local,vhost:off,queues:1
         """
         self._update(queues=1, vhost=False)
 
     def test_update_with_tap_4_queues_loses_nothing(self) -> None:
         """An update of a tap with four queues loses no packet and keeps the open files.
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:4
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,mechanism:local,vhost:off,queues:4
         """
         self._update(queues=4, vhost=False)
 
@@ -56,20 +56,20 @@ class CprTap(LiveUpdateTest):
 
         The guest's real-time clock has another date than the host.
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:off,queues:2
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,mechanism:local,vhost:off,queues:2
         """
         self._update(queues=2, vhost=False, arguments=(*PACKED, *OTHER_DATE), vcpus=2)
 
     def test_update_with_vhost_1_queue_loses_nothing(self) -> None:
         """An update of vhost-net with one queue loses no packet; the vhost worker moves to the target.
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:1
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,mechanism:local,vhost:on,queues:1
         """
         self._update(queues=1, vhost=True)
 
     def test_update_with_vhost_4_queues_loses_nothing(self) -> None:
         """An update of vhost-net with four queues loses no packet; the vhost workers move to the target.
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,mechanism:local,vhost:on,queues:4
         """
         self._update(queues=4, vhost=True)

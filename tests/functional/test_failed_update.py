@@ -81,7 +81,7 @@ class FailedUpdate(LiveUpdateTest):
         Patches 1 to 3, and patch 8: after an early cancel the target creates its netdevs while the source runs.
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,patch:cpr-fixes,patch:8
-        :avocado: tags=mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:4
         """
         without_effect, *cancels = CANCELS  # the first one moves the guest to another QEMU, which has not failed yet
         self._fail((without_effect, *faults_named("target-killed-with-devices"), *cancels))
@@ -126,7 +126,7 @@ class FailedUpdate(LiveUpdateTest):
         Patch 8: the target has not changed the tap.
 
         :avocado: tags=patch:unnoticed-failure,patch:11,patch:vhost-reset,patch:3,patch:cpr-fixes,patch:8
-        :avocado: tags=mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:4
         """
         with self.given_guest(FOUR_VHOST_QUEUES) as case:
             use_queue_pairs(case, 2, "before-update")
@@ -168,7 +168,8 @@ class FailedUpdate(LiveUpdateTest):
 
         Patch 1: a VM returns to the run state that it had, which need not be running.
 
-        :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:1
+        :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:1
         """
         with (
             self.given_guest(GuestSpec(vhost=True, role=Role.CHECKS)) as case,
@@ -184,7 +185,7 @@ class FailedUpdate(LiveUpdateTest):
         Patches 1, 3 and 9: packets wait in the tap until the source, or the target, reads it again.
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,patch:no-loss,patch:9
-        :avocado: tags=mechanism:cpr,vhost:on,queues:1
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:1
         """
         with self.given_guest(GuestSpec(vhost=True)) as case:
             case.run_control(at_least_s=CONTROL_RUN_S)
@@ -205,13 +206,13 @@ class LostGuest(LiveUpdateTest):
     def test_target_does_not_run_without_state(self) -> None:
         """The source dies before it has sent the device state: the target must not run the guest.
 
-        :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:1
+        :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,mechanism:local,vhost:on,queues:1
         """
         self._lose("source-killed-fds-received")
 
     def test_source_does_not_run_again_when_target_dies(self) -> None:
         """The target dies after the guest has run in it: the source must not run it again by itself.
 
-        :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:1
+        :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,mechanism:local,vhost:on,queues:1
         """
         self._lose("target-killed-after-resume")

@@ -89,7 +89,7 @@ class FullReceiveRing(LiveUpdateTest):
 
         vhost leaves them in the tap until the guest reports room (handle_rx(), drivers/vhost/net.c).
 
-        :avocado: tags=patch:vhost-reset,patch:3,patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:1
+        :avocado: tags=patch:vhost-reset,patch:3,patch:no-loss,patch:9,mechanism:cpr,mechanism:local,vhost:on,queues:1
         """
         self._update(vhost=True)
 

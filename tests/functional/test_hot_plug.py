@@ -39,7 +39,8 @@ class HotPlug(LiveUpdateTest):
         from its boot on, and afterwards all, two and all of them, which carry packets. The NIC sends by a timer, so
         that packets of the guest wait when it stops. Patches 7 (tap: postload fix for cpr) and 8 (tap: cpr fixes).
 
-        :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4,plug:hot
+        :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:off,queues:4,plug:hot
         """
         # The guest disables no queue before: QEMU does not migrate packets that wait for the timer of one.
         spec = GuestSpec(netdevs=(TapNetdev(queues=4),), used=2, plugged=True, arguments=BY_TIMER, role=Role.UPDATE)

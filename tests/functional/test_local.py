@@ -12,7 +12,7 @@ from cprlib.qemu.command_line import WAIT_FOR_CONT, MigrationChannels
 from cprlib.qemu.facts import LocalNames
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
-from cprlib.testing.measured_case import MeasuredCase
+from cprlib.testing.measured_case import CONTROL_RUN_S, MeasuredCase
 from cprlib.update.faults import faults_named
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import wait_migration
@@ -28,6 +28,8 @@ NORMAL_FAULTS = (
     *("target-killed-at-start", "target-killed-when-ready", "target-killed-at-main"),
     *("target-killed-before-switchover", "main-closed", "main-garbage", "no-netdev", "cancel-before-switchover"),
 )
+LATE_FAULTS = ("main-closed-loading", "main-truncated", "no-netdev")
+UPDATES = 2
 
 
 class LocalParameter(LiveUpdateTest):
@@ -41,7 +43,7 @@ class LocalParameter(LiveUpdateTest):
         return GuestSpec(Mechanism.LOCAL, self.parameters.mode, queues=queues, vhost=vhost, role=role)
 
     def test_update_with_local_parameter_loses_nothing(self) -> None:
-        """An update with migration parameter ``local`` loses no packet and keeps the tap.
+        """Two updates with migration parameter ``local`` lose no packet and keep the tap.
 
         In mode cpr-transfer; with ``-p mechanism=local -p mode=normal`` as an ordinary migration, in which guest RAM is
         in a file that both QEMUs map (capability x-ignore-shared).
@@ -49,9 +51,8 @@ class LocalParameter(LiveUpdateTest):
         :avocado: tags=mechanism:local,vhost:off,queues:1
         """
         with self.given_guest(self._spec()) as case:
-            case.run_control()
-            with case.under_traffic():
-                case.live_update()
+            case.run_control(CONTROL_RUN_S * UPDATES)
+            case.update_chain(UPDATES, growth=False)
 
     def test_source_keeps_running_when_local_update_fails(self) -> None:
         """Updates with migration parameter ``local`` that fail in each phase: the source keeps running with vhost.
@@ -64,6 +65,19 @@ class LocalParameter(LiveUpdateTest):
         with self.given_guest(self._spec(queues=2, vhost=True, role=Role.CHECKS)) as case:
             with failed_updates(case) as updates:
                 if not updates.inject(faults_named(*faults)):
+                    return
+            case.live_update(check="next-update-succeeds")
+
+    def test_source_without_vhost_reads_its_tap_again(self) -> None:
+        """Updates with migration parameter ``local`` that fail late: the source reads its tap again, without vhost.
+
+        By then the tap was sent with the device state.
+
+        :avocado: tags=mechanism:local,vhost:off,queues:2
+        """
+        with self.given_guest(self._spec(queues=2, role=Role.CHECKS)) as case:
+            with failed_updates(case) as updates:
+                if not updates.inject(faults_named(*LATE_FAULTS)):
                     return
             case.live_update(check="next-update-succeeds")
 

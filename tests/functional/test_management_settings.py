@@ -49,7 +49,7 @@ class ManagementSettings(LiveUpdateTest):
         The memory of the target is locked as that of the source. The guest has the devices of libvirt's guests that
         this QEMU has.
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,vhost:on,queues:2
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,mechanism:local,vhost:on,queues:2
         """
         known = device_types(self.qemu)
         devices = [options for name, options in DEVICES.items() if name in known]

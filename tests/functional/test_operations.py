@@ -38,7 +38,7 @@ RSS_ON = ("-global", "virtio-net-pci.rss=on")
 
 
 class Operations(LiveUpdateTest):
-    """Mechanism ``cpr``; machine ``pc``, whose bus takes NICs as it is, and ``q35``."""
+    """Mechanisms ``cpr`` and ``local``; machine ``pc``, whose bus takes NICs as it is, and ``q35``."""
 
     def _operate(self, spec: GuestSpec, used: int, situation: Situation, operations: Sequence[Operation]) -> None:
         """Bring a guest into a situation, run the operations, and update it once more.
@@ -70,7 +70,7 @@ class Operations(LiveUpdateTest):
         inconclusive.
         Parameters ``queues``, ``queues_in_use``, ``vhost``, ``nics``, ``situation``: fixtures/matrix/operations.yaml.
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,mechanism:cpr,mechanism:local,vhost:on,queues:4
         """
         run = self.parameters
         queues = run.queues or 4
@@ -81,7 +81,8 @@ class Operations(LiveUpdateTest):
     def test_operations_work_after_failed_update(self) -> None:
         """All operations on guest and NICs work in a source whose update failed, and so does the next update.
 
-        :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:1
+        :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:1
         """
         self._operate(_spec(vhost=True, nics=2), 1, Situation.FAILED_UPDATE, OPERATIONS)
 
@@ -91,7 +92,7 @@ class Operations(LiveUpdateTest):
         The NIC is behind a root port of machine ``q35``, which has other registers for the plugging of NICs;
         a legacy NIC cannot be.
 
-        :avocado: tags=patch:cpr-fixes,patch:8,patch:postload,patch:7,mechanism:cpr,vhost:off,queues:4
+        :avocado: tags=patch:cpr-fixes,patch:8,patch:postload,patch:7,mechanism:cpr,mechanism:local,vhost:off,queues:4
         """
         spec = _spec(queues=4)
         if not self.parameters.legacy_nics:

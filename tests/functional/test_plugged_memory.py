@@ -40,7 +40,8 @@ class PluggedMemory(LiveUpdateTest):
         that it has inherited, and the next target needs it, too. Patches 3 (vhost: reset vhost devices for cpr) and 6
         (tap: cpr support).
 
-        :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:1,plug:hot
+        :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:1,plug:hot
         """
         run = self.parameters
         large = run.vcpus > 1 or mib_per_queue_pair(run.nic_properties) > MIB_PER_QUEUE_PAIR

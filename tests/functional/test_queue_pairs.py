@@ -76,7 +76,7 @@ class QueuePairsInUse(LiveUpdateTest):
         virtio_net_set_queue_pairs(), "could not disable queue", when it loads its state or at the first
         ``ethtool -L``. Reviewers saw it with 4 queues and vhost off.
 
-        :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:off,queues:4
+        :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,mechanism:local,vhost:off,queues:4
         """
         self._update_with_unused_queues(vhost=False)
 
@@ -86,7 +86,7 @@ class QueuePairsInUse(LiveUpdateTest):
         Checked: as with vhost off, and vhost's workers for all four.
         Origin: patches 7 and 8 of the series.
 
-        :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,mechanism:local,vhost:on,queues:4
         """
         self._update_with_unused_queues(vhost=True)
 
@@ -96,7 +96,7 @@ class QueuePairsInUse(LiveUpdateTest):
         The reset of the NIC detaches all queues but the first in the kernel. The target has created its netdev by then,
         and has to find it out before it runs the guest. Patch 7 (tap: postload fix for cpr).
 
-        :avocado: tags=patch:postload,patch:7,mechanism:cpr,vhost:off,queues:4
+        :avocado: tags=patch:postload,patch:7,mechanism:cpr,mechanism:local,vhost:off,queues:4
         """
         spec = GuestSpec(netdevs=(TapNetdev(queues=CONFIGURED),), arguments=REBOOTS, role=Role.CHECKS)
         with (
@@ -117,7 +117,7 @@ class QueuePairsInUse(LiveUpdateTest):
         Origin: reviewers' question to patches 7 and 8, whether the guest may change its queue pairs while the update
         runs.
 
-        :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,mechanism:local,vhost:on,queues:4
         """
         netdev = TapNetdev(queues=CONFIGURED, vhost=True)
         with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:

@@ -71,7 +71,7 @@ class Rights(LiveUpdateTest):
         vhost devices for cpr), 6 and 11.
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,patch:unnoticed-failure,patch:11
-        :avocado: tags=mechanism:cpr,vhost:on,queues:2
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:2
         """
         netdev = TapNetdev(queues=2, vhost=True, tap_source=TapSource.FDS, vhost_passed=True)
         with (

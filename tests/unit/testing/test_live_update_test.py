@@ -52,3 +52,25 @@ def test_a_guest_is_updated_in_the_mode_of_its_spec(
         assert LiveUpdateTest._boot(test, case, spec, settings, stack)
     assert given.get("mode") is Mode.CPR_EXEC
     assert given.get("saved") == (template and template.state)
+
+
+@pytest.mark.parametrize(
+    ("tags", "given", "has_cpr", "mechanism"),
+    [
+        ({"cpr", "local"}, None, True, Mechanism.CPR),
+        ({"cpr", "local"}, None, False, Mechanism.LOCAL),
+        ({"cpr", "local"}, Mechanism.LOCAL, True, Mechanism.LOCAL),
+        ({"cpr", "local"}, Mechanism.CPR, False, Mechanism.CPR),
+        ({"cpr", "local"}, Mechanism.LINK_SWITCH, True, Mechanism.CPR),
+        ({"cpr"}, Mechanism.LOCAL, False, Mechanism.CPR),
+    ],
+)
+def test_a_test_of_several_mechanisms_has_that_of_the_run(
+    tags: set[str], given: Mechanism | None, has_cpr: bool, mechanism: Mechanism
+) -> None:
+    test = SimpleNamespace(
+        parameters=SuiteParameters(mechanism=given),
+        facts=SimpleNamespace(migration_local=True, netdev_cpr=has_cpr),
+        tags={"mechanism": tags},
+    )
+    assert LiveUpdateTest._by_mechanism(cast(LiveUpdateTest, test), GuestSpec()).mechanism is mechanism

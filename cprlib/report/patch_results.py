@@ -19,7 +19,7 @@ from cprlib.files import project_folder
 from cprlib.report.results_folder import plain_name
 from cprlib.update.mechanism import Mechanism
 from cprlib.verdict.findings import worst_first
-from cprlib.verdict.judge import JudgedCase
+from cprlib.verdict.judge import JudgedCase, ran_by_local
 from cprlib.verdict.policy import NOT_ASKED_FOR
 
 _SERIES = Path("images", "qemu", "series")
@@ -179,6 +179,11 @@ def property_results(cases: Sequence[JudgedCase], tests: Sequence[TestSource]) -
 
 
 def lacks_feature(cases: Sequence[JudgedCase]) -> bool:
+    """True when the QEMU has neither ``cpr=on`` nor migration parameter ``local``, so that nothing was updated."""
+    return _lacks_cpr(cases) and not ran_by_local(cases)
+
+
+def _lacks_cpr(cases: Sequence[JudgedCase]) -> bool:
     """True when each case of mechanism ``cpr`` was skipped because the QEMU does not have the feature."""
     own = [case.evidence for case in cases if case.evidence.mechanism == Mechanism.CPR]
     asked_for = [case for case in own if case.skip_word not in NOT_ASKED_FOR]
@@ -188,7 +193,7 @@ def lacks_feature(cases: Sequence[JudgedCase]) -> bool:
 def patch_results(cases: Sequence[JudgedCase]) -> tuple[PatchResult, ...]:
     """What the cases show of each patch of the series; nothing when the QEMU does not have the feature."""
     tests = read_test_sources()
-    cases = () if lacks_feature(cases) else cases
+    cases = () if _lacks_cpr(cases) else [case for case in cases if case.evidence.mechanism != Mechanism.LOCAL]
     results = dict(zip(tests, property_results(cases, tests), strict=True))
     found = []
     for number, name, subject in series_names():

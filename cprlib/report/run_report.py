@@ -41,7 +41,7 @@ _NOT_RUN: dict[str, str] = {  # skip words: what did not run, and what to do
     SkipWord.NO_MEMUSAGE: "whether memory is freed (libmemusage.so of glibc is missing)",
     SkipWord.NO_SUSPEND: "suspend to RAM, which this machine type or kernel does not have",
     SkipWord.NO_DEVICE: "a device that this QEMU does not have",
-    SkipWord.NO_CPR: "live updates (this QEMU cannot do them)",
+    SkipWord.NO_CPR: "updates with cpr=on (this QEMU cannot do them)",
     SkipWord.NOT_IN_THIS_LAB: "what this lab cannot do (--lab=kvm, or natively)",
 }
 

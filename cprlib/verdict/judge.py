@@ -66,9 +66,15 @@ def _summary(case: JudgedCase) -> str:
     return listed((reason.text for reason in reasons), 3)
 
 
+def ran_by_local(cases: Sequence[JudgedCase]) -> bool:
+    """Whether a case has run by mechanism ``local``, as those for both do on a QEMU that lacks ``cpr=on``."""
+    return any(case.evidence.mechanism == Mechanism.LOCAL and case.outcome != Outcome.SKIP for case in cases)
+
+
 def _skipped_mechanisms(cases: Sequence[JudgedCase]) -> Iterator[Finding]:
     asked_for = [case for case in cases if case.evidence.skip_word not in NOT_ASKED_FOR]
-    for mechanism in (each for each in Mechanism if each != Mechanism.NONE):
+    instead = {Mechanism.CPR} if ran_by_local(cases) else set()
+    for mechanism in (each for each in Mechanism if each not in (Mechanism.NONE, *instead)):
         of_it = [case for case in asked_for if case.evidence.mechanism == mechanism]
         if of_it and all(case.outcome == Outcome.SKIP for case in of_it):
             reason = of_it[0].evidence.skip_text

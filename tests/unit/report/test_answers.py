@@ -105,6 +105,18 @@ def test_qemu_without_the_feature_gets_one_sentence(tmp_path: Path) -> None:
         assert len(text.splitlines()) <= 20
 
 
+def test_qemu_that_has_only_parameter_local_is_tested_by_it(tmp_path: Path) -> None:
+    """Its cases say nothing about the series."""
+    test = "tests/functional/test_cpr_tap.py:CprTap.test_update_with_tap_1_queue_loses_nothing"
+    local = replace(good_case("by-local"), mechanism=Mechanism.LOCAL, test=test, source=STOCK)
+    report = report_of(tmp_path, local, *(without_feature(number) for number in range(3)))
+    assert (report.exit_status, lacks_feature(report.cases)) == (0, False)
+    said = answers(report)
+    assert said.may_it_ship.startswith("This run found nothing against it")
+    assert said.not_looked_at == "The whole series; updates with cpr=on (this QEMU cannot do them): 3 cases skipped."
+    assert {patch.verdict for patch in report.patches} == {None}
+
+
 def test_qemu_without_the_feature_whose_case_fails(tmp_path: Path) -> None:
     bad = CaseEvidence("bad", Mechanism.NONE, Role.CHECKS, checks=(Check("survives", Outcome.FAIL),), source=STOCK)
     said = answers(report_of(tmp_path, bad, *(without_feature(number) for number in range(3))))

@@ -392,7 +392,7 @@ def test_what_was_not_asked_for_may_be_skipped_under_any_policy() -> None:
 
 def test_mechanism_that_was_skipped_whole_is_not_passed() -> None:
     skipped = judge(CaseEvidence("x", Mechanism.CPR, skipped="this QEMU has no cpr=on", skip_word="no-cpr"), DEFAULT)
-    other = judge(replace(good_case("y"), mechanism=Mechanism.LOCAL), DEFAULT)
+    other = judge(replace(good_case("y"), mechanism=Mechanism.LINK_SWITCH), DEFAULT)
     assert judge_run([skipped], DEFAULT).outcome == Outcome.INCONCLUSIVE
     assert judge_run([skipped, other], DEFAULT).outcome == Outcome.INCONCLUSIVE
     assert judge_run([skipped, other, judge(good_case("z"), DEFAULT)], DEFAULT).outcome == Outcome.PASS

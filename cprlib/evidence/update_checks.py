@@ -215,6 +215,8 @@ def delay_checks(
     update: UpdateResult,
     control_run_ms: float | None = None,
     stalled_ms: Callable[[int, int], float] = lambda *_: 0.0,
+    *,
+    locks_memory: bool = False,
 ) -> Iterator[Check]:
     """The parts of the time from STOP to RESUME are short for every guest; no check where an event is missing.
 
@@ -227,6 +229,7 @@ def delay_checks(
         longer time is inconclusive.
     :param stalled_ms: for how long the sender of the test packets stood still between two times, which shows that the
         machine was busier during the update.
+    :param locks_memory: the target first locks all of the guest's memory, however long that takes.
     """
     if not update.mechanism.handling.sends_descriptors:
         return
@@ -234,7 +237,7 @@ def delay_checks(
     if control_run_ms is not None:
         start_ms = (first.get(Step.CPR_LISTENING, 0) - first.get(Step.TARGET_STARTED, 0)) / 1e6
         within_ms = max(DELAY_BASE_MS, START_SHARE * start_ms) + DELAY_SHARE * control_run_ms
-        if Step.MAIN_LISTENING not in first:
+        if Step.MAIN_LISTENING not in first and not locks_memory:
             created = "from the arrival of the descriptors until the target loaded the state of its devices"
             devices_ms = max(DEVICES_BASE_MS, DEVICES_SHARE * start_ms) + DELAY_SHARE * control_run_ms
             devices = [("devices-created-without-delay", Step.FDS_LOADING, Step.STATE_LOADING, created, devices_ms)]

@@ -60,6 +60,11 @@ class MachineSettings:
     def __post_init__(self) -> None:
         check_machine(self.machine, self.accelerator)
 
+    @property
+    def locks_memory(self) -> bool:
+        """Whether QEMU locks all its memory (``-overcommit mem-lock=on``)."""
+        return any("mem-lock=on" in word.split(",") for word in self.extra)
+
 
 def check_machine(machine: str, accelerator: str) -> None:
     """Refuse what would be more than a name on QEMU's command line.

@@ -363,5 +363,6 @@ class MeasuredCase(GuestCase):
         floor_ms = self.evidence.instrument.control_run_interruption_ms if sound else None
         for update in updates:
             number = self.guest.updates.index(update) + 1
-            checks = delay_checks(update, floor_ms, result.stalled_ms)
+            locks_memory = self.guest.machine.settings.locks_memory
+            checks = delay_checks(update, floor_ms, result.stalled_ms, locks_memory=locks_memory)
             self.add_checks(*(numbered_check(check, number) for check in checks))

@@ -215,22 +215,24 @@ def test_target_that_waits_before_it_runs_the_guest_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("control_run_ms", "loading_ms", "plugged", "expected"),
+    ("control_run_ms", "loading_ms", "plugged", "locks_memory", "expected"),
     [
-        (100.0, 560, False, Outcome.FAIL),
-        (100.0, 540, False, Outcome.PASS),
-        (200.0, 560, False, Outcome.PASS),
-        (None, 560, False, None),
-        (100.0, 560, True, None),
+        (100.0, 560, False, False, Outcome.FAIL),
+        (100.0, 540, False, False, Outcome.PASS),
+        (200.0, 560, False, False, Outcome.PASS),
+        (None, 560, False, False, None),
+        (100.0, 560, True, False, None),
+        (100.0, 560, False, True, None),
     ],
 )
 def test_delay_while_the_target_creates_its_devices_is_seen(
-    control_run_ms: float | None, loading_ms: int, plugged: bool, expected: Outcome | None
+    control_run_ms: float | None, loading_ms: int, plugged: bool, locks_memory: bool, expected: Outcome | None
 ) -> None:
     events = [*GOOD.events[:2], Event(Step.FDS_LOADING, 5_000_000, Who.TARGET)]
     events += [Event(Step.STATE_LOADING, (5 + loading_ms) * 1_000_000, Who.TARGET)]
     events += [Event(Step.MAIN_LISTENING, 6_000_000, Who.HARNESS)] * plugged
-    found = outcomes(delay_checks(replace(GOOD, events=tuple(events)), control_run_ms))
+    update = replace(GOOD, events=tuple(events))
+    found = outcomes(delay_checks(update, control_run_ms, locks_memory=locks_memory))
     assert found.get("devices-created-without-delay") is expected
 
 

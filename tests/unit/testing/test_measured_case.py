@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -27,6 +27,7 @@ from cprlib.traffic.session import TrafficSession
 from cprlib.update.mechanism import Mechanism
 from cprlib.update.results import UpdateResult
 from cprlib.update.running_guest import RunningGuest
+from tests.unit.qemu.samples import machine_settings
 from tests.unit.traffic.test_result import PERIOD, result_of, simulate
 
 pytestmark = pytest.mark.fast
@@ -259,10 +260,13 @@ def test_a_log_that_had_no_room_for_each_packet_proves_nothing() -> None:
 def test_no_delay_is_measured_on_a_machine_that_is_too_busy(
     case: MeasuredCase, monkeypatch: pytest.MonkeyPatch, sound: bool
 ) -> None:
-    given = list[float | None]()
+    given = list[tuple[float | None, bool]]()
+    cast("Any", case.guest.machine).settings = machine_settings(extra=("-overcommit", "cpu-pm=off,mem-lock=on"))
 
-    def delay_checks(_update: object, control_run_ms: float | None, _stalled: object) -> list[Check]:
-        given.append(control_run_ms)
+    def delay_checks(
+        _update: object, control_run_ms: float | None, _stalled: object, *, locks_memory: bool
+    ) -> list[Check]:
+        given.append((control_run_ms, locks_memory))
         return []
 
     monkeypatch.setattr(module, "delay_checks", delay_checks)
@@ -274,7 +278,7 @@ def test_no_delay_is_measured_on_a_machine_that_is_too_busy(
     update = cast("UpdateResult", SimpleNamespace())
     case.guest.updates.append(update)
     case._check_delays([update], result_of(WORLD, None))
-    assert given == [237.0 if sound else None]
+    assert given == [(237.0 if sound else None, True)]
 
 
 def test_checks_of_the_watch_are_kept_when_the_guest_hangs_later(case: MeasuredCase, watch: SimpleNamespace) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from cprlib.errors import NotSupported, SkipWord
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import read_table
-from cprlib.qemu.command_line import WAIT_FOR_CONT, MigrationChannels
+from cprlib.qemu.command_line import WAIT_FOR_CONT, MigrationChannels, file_channel
 from cprlib.qemu.facts import LocalNames
+from cprlib.qemu.machine import Machine
 from cprlib.testing.guest_spec import GuestSpec
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import CONTROL_RUN_S, MeasuredCase
@@ -84,8 +86,8 @@ class LocalParameter(LiveUpdateTest):
     def test_local_netdev_is_made_and_removed(self) -> None:
         """A netdev that permits ``local`` can be on the command line, is replaced under its NIC, and ends once.
 
-        QEMUs without a guest: the target uses vhost with ``vhostforce=on`` alone; the down script runs when the target
-        ends, and not when the source does.
+        QEMUs without a guest: the target uses vhost with ``vhostforce=on`` alone, and releases it when the netdev goes;
+        the down script runs when the QEMU ends in which the guest ran last.
 
         :avocado: tags=mechanism:local,vhost:on,queues:1
         """
@@ -97,6 +99,7 @@ class LocalParameter(LiveUpdateTest):
                 raise NotSupported("hand over a netdev without a NIC", happened, word=SkipWord.NO_LOCAL)
             replace_under_nic(case, names)
             hand_over(case, names, programs)
+            hand_over_in_vain(case, names, programs)
 
 
 def _tap(names: LocalNames, **options: object) -> Mapping[str, object]:
@@ -106,35 +109,64 @@ def _tap(names: LocalNames, **options: object) -> Mapping[str, object]:
 
 def replace_under_nic(case: MeasuredCase, names: LocalNames) -> None:
     """A netdev of the command line is removed while its NIC keeps it, and another one gets its id."""
-    netdev = json.dumps(_tap(names, ifname="local1"))
-    arguments = ("-netdev", netdev, "-device", "virtio-net-pci,netdev=local0")
+    netdev = json.dumps(_tap(names, ifname="local1", queues=2))
+    arguments = ("-netdev", netdev, "-device", "virtio-net-pci,netdev=local0,mq=on")
     with qemu_without_nic(case, "with-local-netdev", WAIT_FOR_CONT, *arguments) as machine:
         machine.qmp.execute("netdev_del", {"id": "local0"})
-        machine.qmp.execute("netdev_add", _tap(names, ifname="local2"))
+        machine.qmp.execute("netdev_add", _tap(names, ifname="local2", queues=2))
         case.expect_equal("netdev-replaced", machine.status(), "prelaunch", "the QEMU with the replaced netdev")
 
 
-def hand_over(case: MeasuredCase, names: LocalNames, programs: Programs) -> None:
-    """An ordinary migration of a netdev without a NIC."""
+@contextlib.contextmanager
+def handed_over(
+    case: MeasuredCase, names: LocalNames, interface: str, programs: Programs
+) -> Iterator[tuple[Machine, Machine]]:
+    """Source and target of an ordinary migration of a netdev without a NIC, which has completed; neither runs."""
     channels, down = MigrationChannels.fresh().descriptions()[:1], programs.script("down")
-    arguments = ("-netdev", json.dumps(_tap(names, ifname="local3", downscript=down)))
+    arguments = ("-netdev", json.dumps(_tap(names, ifname=interface, downscript=down)))
     with (
-        qemu_without_nic(case, "local-source", WAIT_FOR_CONT, *arguments) as source,
-        qemu_without_nic(case, "local-target", WAIT_FOR_CONT, "-incoming", "defer") as target,
+        qemu_without_nic(case, f"{interface}-source", WAIT_FOR_CONT, *arguments) as source,
+        qemu_without_nic(case, f"{interface}-target", WAIT_FOR_CONT, "-incoming", "defer") as target,
     ):
         for machine in (source, target):
             machine.qmp.execute("migrate-set-parameters", {names.parameter: True})
         only_target = {names.target: True} if names.target else {}
-        target.qmp.execute("netdev_add", _tap(names, vhostforce=True, downscript=down, **only_target))
-        vhost = len(read_table(target.pid).of_kind("vhost"))
-        case.expect_equal("vhostforce-is-enough", vhost, 1, "vhost devices of a target with vhostforce=on")
+        vhost = []
+        for command in ("netdev_add", "netdev_del", "netdev_add"):
+            netdev = _tap(names, vhostforce=True, downscript=down, **only_target)
+            target.qmp.execute(command, netdev if command == "netdev_add" else {"id": netdev["id"]})
+            vhost.append(len(read_table(target.pid).of_kind("vhost")))
+        meaning = "vhost devices of a target with vhostforce=on: added, deleted while it waits for its tap, added again"
+        case.expect_equal(f"vhost-of-{interface}", vhost, [1, 0, 1], meaning)
         target.qmp.execute("migrate-incoming", {"channels": channels})
         source.qmp.execute("migrate", {"channels": channels})
         wait_migration(source, "completed")
         wait_migration(target, "completed")
+        yield source, target
+
+
+def hand_over(case: MeasuredCase, names: LocalNames, programs: Programs) -> None:
+    """The target runs, and takes the tap down in the end."""
+    with handed_over(case, names, "local3", programs) as (source, target):
         target.qmp.execute("cont")
         source.quit()
         case.expect_equal("source-runs-no-down-script", programs.runs(), (), "programs that ran until the source ended")
         target.quit()
         meaning = "programs that ran until the target ended"
         case.expect_equal("target-runs-down-script", programs.runs(), ("down local3",), meaning)
+
+
+def hand_over_in_vain(case: MeasuredCase, names: LocalNames, programs: Programs) -> None:
+    """The target ends before it has run; the source runs again, is migrated to a file, and takes the tap down."""
+    before = programs.runs()
+    with handed_over(case, names, "local4", programs) as (source, target):
+        target.quit()
+        meaning = "programs that a target has run which never ran itself"
+        case.expect_equal("waiting-target-runs-no-down-script", programs.runs(), before, meaning)
+        source.qmp.execute("cont")
+        source.qmp.execute("migrate-set-parameters", {names.parameter: False})
+        source.qmp.execute("migrate", {"channels": [file_channel((case.folder / "migrated").absolute())]})
+        wait_migration(source, "completed")
+        source.quit()
+        ran, meaning = programs.runs(), "programs that ran until the source ended, which had run again"
+        case.expect_equal("resumed-source-runs-down-script", ran, (*before, "down local4"), meaning)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from cprlib.errors import QmpRefused
 from cprlib.evidence.records import Role
+from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.netdev import TapNetdev
 from cprlib.testing.guest_spec import GuestSpec
+from cprlib.testing.hand_over import failing_migration
 from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_frames import use_queue_pairs
@@ -29,6 +33,7 @@ from cprlib.update.faults import (
     make_rom,
     with_rom,
 )
+from cprlib.update.outcome import wait_migration
 from failed_update import failed_updates
 
 IN_SIX_PHASES = (
@@ -112,10 +117,18 @@ class FailedUpdate(LiveUpdateTest):
         """The main channel cut or corrupt, or a target that cannot load: the source keeps running with vhost.
 
         Patches 1 to 3. By now the target owns vhost; only a return path notifies the source that loading has failed.
+        Then an ordinary migration begins, which a late failure must not have left anything for.
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
-        self._fail(MAIN_CHANNEL)
+        with self.given_guest(FOUR_VHOST_QUEUES) as case:
+            with failed_updates(case) as updates:
+                if not updates.inject(MAIN_CHANNEL):
+                    return
+            case.guest.machine.qmp.execute("migrate-set-parameters", {"mode": "normal"})
+            with failing_migration(case):
+                pass
+            case.live_update(check="next-update-succeeds")
 
     def test_source_can_resume_after_unnoticed_failure(self) -> None:
         """Without a return path the source treats the update as complete; after ``cont`` it runs with vhost.
@@ -130,8 +143,11 @@ class FailedUpdate(LiveUpdateTest):
         """
         with self.given_guest(FOUR_VHOST_QUEUES) as case:
             use_queue_pairs(case, 2, "before-update")
-            if not self._fail_guest(case, UNNOTICED):
-                return
+            with failed_updates(case) as updates:
+                if not updates.inject(UNNOTICED):
+                    return
+            expect_stays_paused(case)
+            case.live_update(check="next-update-succeeds")
             set_link(case.guest, up=False)
             case.inject_fault(*faults_named("unnoticed-death"), name="unnoticed-death-link-down")
             case.compares_states = False  # until now vhost, which is not used, has no owner
@@ -194,6 +210,19 @@ class FailedUpdate(LiveUpdateTest):
                     case.inject_fault(fault)
                     case.let_traffic_flow(BETWEEN_S)
                 case.live_update()
+
+
+def expect_stays_paused(case: MeasuredCase) -> None:
+    """Pause the guest and migrate it to where nothing listens; it must not have the run state of an earlier update."""
+    machine = case.guest.machine
+    machine.qmp.execute("stop")
+    machine.qmp.execute("migrate-set-parameters", {"mode": "normal"})
+    with contextlib.suppress(QmpRefused):  # or the migration fails
+        machine.qmp.execute("migrate", {"channels": MigrationChannels.fresh().descriptions()[:1]})
+    wait_migration(machine, "failed")
+    meaning = "run state of a paused guest whose ordinary migration found no listener"
+    case.expect_equal("stays-paused", machine.status(), "paused", meaning)
+    machine.qmp.execute("cont")
 
 
 class LostGuest(LiveUpdateTest):

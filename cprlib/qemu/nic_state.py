@@ -10,7 +10,7 @@ from typing import Any
 
 from cprlib.errors import InstrumentError, QmpRefused
 from cprlib.qemu.qmp import QmpConnection
-from cprlib.qemu.state import VHOST_QUEUE_STATUS
+from cprlib.qemu.state import QUEUE_STATUS, VHOST_QUEUE_STATUS
 
 Facts = Mapping[str, str]
 
@@ -66,13 +66,22 @@ def _difference(name: str, before: str | None, after: str | None) -> str:
     return f"{name} {' and '.join(changes)}"
 
 
+def _queue_status(qmp: QmpConnection, queue: int = 0) -> Mapping[str, Any]:
+    """State of a queue of the first NIC; by default, of its first receive ring.
+
+    :raises QmpRefused: vhost has it, or this QEMU does not report it.
+    """
+    status: Mapping[str, Any] = qmp.execute(QUEUE_STATUS, {"path": NIC_PATH, "queue": queue})
+    return status
+
+
 def receive_ring_size(qmp: QmpConnection) -> int:
     """Size of the first NIC's first receive ring (x-query-virtio-queue-status); the maximum if QEMU refuses.
 
     The property rx_queue_size is not the size: stable releases always make the largest ring.
     """
     try:
-        return int(qmp.execute("x-query-virtio-queue-status", {"path": NIC_PATH, "queue": 0})["vring-num"])
+        return int(_queue_status(qmp)["vring-num"])
     except QmpRefused:
         return MAX_RING_SIZE
 
@@ -84,15 +93,15 @@ def receive_buffers(qmp: QmpConnection, pair: int = 0) -> int:
 
     :param pair: number of the queue pair.
     """
-    queue = {"path": NIC_PATH, "queue": 2 * pair}
-    used = int(qmp.execute("x-query-virtio-queue-status", queue)["last-avail-idx"])
-    put = int(qmp.execute("x-query-virtio-queue-element", queue)["avail"]["idx"])
+    used = int(_queue_status(qmp, 2 * pair)["last-avail-idx"])
+    element = qmp.execute("x-query-virtio-queue-element", {"path": NIC_PATH, "queue": 2 * pair})
+    put = int(element["avail"]["idx"])
     return (put - used) % (1 << 16)
 
 
 def has_ring(qmp: QmpConnection) -> bool:
     """Whether a driver has set up the first NIC's first receive ring (x-query-virtio-queue-status)."""
-    return bool(qmp.execute("x-query-virtio-queue-status", {"path": NIC_PATH, "queue": 0})["vring-desc"])
+    return bool(_queue_status(qmp)["vring-desc"])
 
 
 def leaves_out_interrupts(qmp: QmpConnection) -> bool | None:
@@ -103,7 +112,7 @@ def leaves_out_interrupts(qmp: QmpConnection) -> bool | None:
     :returns: None where QEMU does not report it.
     """
     try:
-        return bool(qmp.execute("x-query-virtio-queue-status", {"path": NIC_PATH, "queue": 0})["signalled-used-valid"])
+        return bool(_queue_status(qmp)["signalled-used-valid"])
     except QmpRefused:
         return None
 

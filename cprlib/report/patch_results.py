@@ -191,7 +191,7 @@ def _lacks_cpr(cases: Sequence[JudgedCase]) -> bool:
 
 
 def patch_results(cases: Sequence[JudgedCase]) -> tuple[PatchResult, ...]:
-    """What the cases show of each patch of the series; nothing when the QEMU does not have the feature."""
+    """What the cases show of each patch of the series; nothing without ``cpr=on``, nor by mechanism ``local``."""
     tests = read_test_sources()
     cases = () if _lacks_cpr(cases) else [case for case in cases if case.evidence.mechanism != Mechanism.LOCAL]
     results = dict(zip(tests, property_results(cases, tests), strict=True))

@@ -27,6 +27,7 @@ from cprlib.evidence.records import Check, EquivalenceRecord, FaultRecord, Outco
 from cprlib.qemu.wrapper import last_message
 from cprlib.words import listed
 
+TIME = r"^\d{4}-\d\d-\d\dT\S+ "  # before a message of QEMU, by -msg timestamp=on
 NIC_ERRORS = (  # net/tap-linux.c, hw/net/virtio-net.c, GLib
     "could not disable queue",
     "could not enable queue",
@@ -367,7 +368,12 @@ def is_qemu_failure(error: Exception) -> bool:
 
 def without_time(line: str) -> str:
     """A line of QEMU's without the time stamp of ``-msg timestamp=on``."""
-    return re.sub(r"^\d{4}-\d\d-\d\dT\S+ ", "", line)
+    return re.sub(TIME, "", line)
+
+
+def without_time_and_program(line: str) -> str:
+    """As :func:`without_time`; both are missing in what QEMU says about a QMP command (util/error-report.c)."""
+    return re.sub(rf"{TIME}(?:[^\s:]+: )?", "", line)
 
 
 def shown(value: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from cprlib.guest.console import Console
 from cprlib.qemu.binary import QemuBinary
 from cprlib.qemu.command_line import MachineSettings
 from cprlib.qemu.netdev import TapNetdev
-from cprlib.testing.checks import CaseChecks, is_qemu_or_guest_failure, without_time
+from cprlib.testing.checks import CaseChecks, is_qemu_or_guest_failure, without_time, without_time_and_program
 from cprlib.testing.equivalence import FROZEN_SIDES, compare_device_states, compare_state, read_compared, read_state
 from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
@@ -44,8 +43,6 @@ from cprlib.update.outcome import RESUME_S
 from cprlib.update.results import FaultResult, UpdateResult
 from cprlib.update.running_guest import RunningGuest
 from cprlib.update.saved_guest import save_device_state
-
-TIME_AND_PROGRAM = re.compile(r"^\d{4}-\d\d-\d\dT\S+ (?:[^\s:]+: )?")  # before a message of QEMU
 
 
 class GuestCase(CaseChecks):
@@ -348,8 +345,7 @@ def labelled(check: Check, label: str) -> Check:
 
 
 def _lines(messages: str) -> set[str]:
-    """The lines, without time and program: QEMU says neither while it executes a QMP command (util/error-report.c)."""
-    return {TIME_AND_PROGRAM.sub("", line.strip()) for line in messages.splitlines() if line.strip()}
+    return {without_time_and_program(line.strip()) for line in messages.splitlines() if line.strip()}
 
 
 def _said(error: CprlibError) -> str:

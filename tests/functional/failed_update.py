@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed, UpdateFailed
@@ -25,7 +25,7 @@ from cprlib.update.results import FaultResult
 from fault_ends import check_end
 
 CHANNEL_NAME = "cprlib-"  # its beginning (MigrationChannels.fresh())
-LATE_MS, LATE_TIMES = 1000.0, 30  # a source that needs longer has waited; meanwhile a target may have started
+LATE_MS, LATE_TIMES = 1000.0, 30  # until RESUME; some faults act only once the target has started
 
 
 class FaultSequence:
@@ -78,7 +78,7 @@ class FaultSequence:
         return True
 
     def _expect_back_in_time(self) -> None:
-        """The source runs the guest soon after each fault: measured by a quick one of these, on the same machine."""
+        """The source runs the guest soon after each fault, compared with a quick one of them on this machine."""
         times_ms = sorted(self._back_ms.values())
         quick_ms = times_ms[len(times_ms) // 4] if times_ms else 0.0
         limit_ms = LATE_MS + LATE_TIMES * quick_ms
@@ -180,6 +180,22 @@ def failed_updates(case: MeasuredCase) -> Iterator[FaultSequence]:
         updates = FaultSequence(case, trace, probes, idle)
         yield updates
         updates.check_idle()
+
+
+def fail_then_update(
+    case: MeasuredCase, faults: Iterable[Fault], afterwards: Callable[[MeasuredCase], None] = lambda _case: None
+) -> bool:
+    """Inject faults into updates of a guest, and update it.
+
+    :param afterwards: called before the last update, with the guest in the source.
+    :returns: whether it runs in the target.
+    """
+    with failed_updates(case) as updates:
+        if not updates.inject(faults):
+            return False
+    afterwards(case)
+    case.live_update(check="next-update-succeeds")
+    return True
 
 
 def _idle(case: MeasuredCase) -> IdleLoad | None:

@@ -121,7 +121,7 @@ def _run(guest: OperatedGuest, when: str, operation: Operation) -> tuple[Operati
     for step in (look_at_tap, operation.run, look_at_tap, OperatedGuest.traffic_problems):
         answers = False
         if not guest.machine.settings.netdevs:
-            break  # removed and not added again: what the operation said of it is known
+            break  # the operation has said that the netdev cannot be added again
         try:
             found = step(guest)
             problems += found

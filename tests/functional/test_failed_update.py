@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from cprlib.update.faults import (
     with_rom,
 )
 from cprlib.update.outcome import wait_migration
-from failed_update import failed_updates
+from failed_update import fail_then_update, failed_updates
 
 IN_SIX_PHASES = (
     *("no-listener", "cpr-closed-with-fds", "target-killed-with-fds", "target-killed-with-devices"),
@@ -47,18 +47,14 @@ FOUR_VHOST_QUEUES = GuestSpec(netdevs=(TapNetdev(queues=4, vhost=True),), role=R
 class FailedUpdate(LiveUpdateTest):
     """Each fault is injected into an update of its own, at a phase that a proxy or an event marks, on one guest."""
 
-    def _fail(self, faults: Iterable[Fault], spec: GuestSpec = FOUR_VHOST_QUEUES) -> None:
+    def _fail(
+        self,
+        faults: Iterable[Fault],
+        spec: GuestSpec = FOUR_VHOST_QUEUES,
+        afterwards: Callable[[MeasuredCase], None] = lambda _case: None,
+    ) -> None:
         with self.given_guest(spec) as case:
-            self._fail_guest(case, faults)
-
-    @staticmethod
-    def _fail_guest(case: MeasuredCase, faults: Iterable[Fault]) -> bool:
-        """Inject faults, then update the guest; returns whether it runs in the target."""
-        with failed_updates(case) as updates:
-            if not updates.inject(faults):
-                return False
-        case.live_update(check="next-update-succeeds")
-        return True
+            fail_then_update(case, faults, afterwards)
 
     def test_source_keeps_running_when_sending_fails(self) -> None:
         """The cpr channel closed, cut, corrupt or without a listener: the source keeps running with vhost.
@@ -121,14 +117,7 @@ class FailedUpdate(LiveUpdateTest):
 
         :avocado: tags=patch:stop-early,patch:1,patch:vhost-reset,patch:3,mechanism:cpr,vhost:on,queues:4
         """
-        with self.given_guest(FOUR_VHOST_QUEUES) as case:
-            with failed_updates(case) as updates:
-                if not updates.inject(MAIN_CHANNEL):
-                    return
-            case.guest.machine.qmp.execute("migrate-set-parameters", {"mode": "normal"})
-            with failing_migration(case):
-                pass
-            case.live_update(check="next-update-succeeds")
+        self._fail(MAIN_CHANNEL, afterwards=begin_ordinary_migration)
 
     def test_source_can_resume_after_unnoticed_failure(self) -> None:
         """Without a return path the source treats the update as complete; after ``cont`` it runs with vhost.
@@ -143,11 +132,8 @@ class FailedUpdate(LiveUpdateTest):
         """
         with self.given_guest(FOUR_VHOST_QUEUES) as case:
             use_queue_pairs(case, 2, "before-update")
-            with failed_updates(case) as updates:
-                if not updates.inject(UNNOTICED):
-                    return
-            expect_stays_paused(case)
-            case.live_update(check="next-update-succeeds")
+            if not fail_then_update(case, UNNOTICED, expect_stays_paused):
+                return
             set_link(case.guest, up=False)
             case.inject_fault(*faults_named("unnoticed-death"), name="unnoticed-death-link-down")
             case.compares_states = False  # until now vhost, which is not used, has no owner
@@ -210,6 +196,13 @@ class FailedUpdate(LiveUpdateTest):
                     case.inject_fault(fault)
                     case.let_traffic_flow(BETWEEN_S)
                 case.live_update()
+
+
+def begin_ordinary_migration(case: MeasuredCase) -> None:
+    """Begin an ordinary migration, which fails while RAM is copied."""
+    case.guest.machine.qmp.execute("migrate-set-parameters", {"mode": "normal"})
+    with failing_migration(case):
+        pass
 
 
 def expect_stays_paused(case: MeasuredCase) -> None:

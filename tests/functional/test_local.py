@@ -18,7 +18,7 @@ from cprlib.testing.measured_case import CONTROL_RUN_S, MeasuredCase
 from cprlib.update.faults import faults_named
 from cprlib.update.mechanism import Mechanism, Mode
 from cprlib.update.outcome import wait_migration
-from failed_update import failed_updates
+from failed_update import fail_then_update
 from qemu_without_nic import qemu_without_nic
 from tap_programs import Programs
 
@@ -65,10 +65,7 @@ class LocalParameter(LiveUpdateTest):
         """
         faults = CPR_FAULTS if self.parameters.mode is Mode.CPR_TRANSFER else NORMAL_FAULTS
         with self.given_guest(self._spec(queues=2, vhost=True, role=Role.CHECKS)) as case:
-            with failed_updates(case) as updates:
-                if not updates.inject(faults_named(*faults)):
-                    return
-            case.live_update(check="next-update-succeeds")
+            fail_then_update(case, faults_named(*faults))
 
     def test_source_without_vhost_reads_its_tap_again(self) -> None:
         """Updates with migration parameter ``local`` that fail late: the source reads its tap again, without vhost.
@@ -78,10 +75,7 @@ class LocalParameter(LiveUpdateTest):
         :avocado: tags=mechanism:local,vhost:off,queues:2
         """
         with self.given_guest(self._spec(queues=2, role=Role.CHECKS)) as case:
-            with failed_updates(case) as updates:
-                if not updates.inject(faults_named(*LATE_FAULTS)):
-                    return
-            case.live_update(check="next-update-succeeds")
+            fail_then_update(case, faults_named(*LATE_FAULTS))
 
     def test_local_netdev_is_made_and_removed(self) -> None:
         """A netdev that permits ``local`` can be on the command line, is replaced under its NIC, and ends once.

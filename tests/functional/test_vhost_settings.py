@@ -28,7 +28,6 @@ from cprlib.update.faults import faults_named
 QUEUES = 2
 VIRTQUEUES = 2 * QUEUES  # to receive and to send
 POLL_US, POLLING = 20_000, "poll-us"
-POLLING_GUEST = GuestSpec(netdevs=(TapNetdev(queues=QUEUES, vhost=True, poll_us=POLL_US),), role=Role.CHECKS)
 FAULTS = ("target-killed-with-devices", "target-killed-loading")  # before and after dirty logging begins
 TAKEN_S = 5.0
 LOG_ALL = 1 << 26  # VHOST_F_LOG_ALL, linux/vhost_types.h
@@ -111,8 +110,17 @@ class VhostSettings(LiveUpdateTest):
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6,mechanism:cpr,mechanism:local,vhost:on,queues:2
         """
-        with recorded_calls() as calls, self.given_guest(POLLING_GUEST) as case:
-            before = update_under_filter(case, calls)
+        netdev = TapNetdev(queues=QUEUES, vhost=True, poll_us=POLL_US)
+        with (
+            SupervisedCalls([SystemCall(IOCTL, request) for request in REQUESTS], record=True) as calls,
+            self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case,
+        ):
+            use_queue_pairs(case, QUEUES, "before-update")
+            case.live_update(label="under-filter", target=replace(case.guest.machine.settings, prefix=calls.prefix))
+            before = vhost_settings(calls.made, case.guest.machine.pid)
+            polling = [value for name, value in before.items() if name.endswith(POLLING)]
+            case.note("settings of vhost devices", len(before))
+            case.expect_equal("poll-us", polling, [str(POLL_US)] * VIRTQUEUES, "poll-us of each virtqueue")
             expect_writes_logged(case, calls)
             expect_settings(case, "after-ordinary-migration", calls, before)
             self._update_with_packets_at_stop(case, calls)
@@ -148,22 +156,6 @@ class VhostSettings(LiveUpdateTest):
         case.require("packets-taken-at-stop", 0 < sent <= taken, "vhost takes packets of a stopped guest", seen)
         meaning = f"interrupts are lost: packets without an answer, of {sent} that vhost took from the tap at the stop"
         case.expect_equal("packets-at-stop-arrive", missing, 0, meaning)
-
-
-def recorded_calls() -> SupervisedCalls:
-    """A filter that records the requests to vhost of programs under it."""
-    return SupervisedCalls([SystemCall(IOCTL, request) for request in REQUESTS], record=True)
-
-
-def update_under_filter(case: MeasuredCase, calls: SupervisedCalls) -> dict[str, str]:
-    """Update a guest that uses all its queue pairs to a QEMU under the filter; returns its settings of vhost."""
-    use_queue_pairs(case, QUEUES, "before-update")
-    case.live_update(label="under-filter", target=replace(case.guest.machine.settings, prefix=calls.prefix))
-    made = vhost_settings(calls.made, case.guest.machine.pid)
-    polling = [value for name, value in made.items() if name.endswith(POLLING)]
-    case.note("settings of vhost devices", len(made))
-    case.expect_equal("poll-us", polling, [str(POLL_US)] * VIRTQUEUES, "poll-us of each virtqueue")
-    return made
 
 
 def expect_writes_logged(case: MeasuredCase, calls: SupervisedCalls) -> None:

@@ -78,11 +78,11 @@ class ExecuteInstead(UpdateHook):
 class ExecUpdate(LiveUpdate):
     """An update in mode cpr-exec.
 
-    :param command: what the source executes; the target's command line when empty.
+    :param command: what the source executes; the target's command line when None.
     :param state_path: file of the device state.
     """
 
-    command: Sequence[str] = ()
+    command: Sequence[str] | None = None
     state_path: str = field(init=False, default="")
     greetings: int = field(init=False, default=0)
 
@@ -102,7 +102,7 @@ class ExecUpdate(LiveUpdate):
     @property
     def _parameters(self) -> dict[str, object]:
         own = self.mechanism.handling.parameters(self.source.settings.netdevs[0])
-        return {**own, "cpr-exec-command": [*(self.command or self.target.command)]}
+        return {**own, "cpr-exec-command": [*(self.target.command if self.command is None else self.command)]}
 
     @property
     def _channels(self) -> list[dict[str, object]]:

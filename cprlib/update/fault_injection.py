@@ -327,6 +327,9 @@ class FaultInjection(UpdateHook):
                 self._command(source, "device_del", {"id": source.settings.nics[0].identifier})
             case Action.RESET:
                 source.reset()
+            case Action.STOP_TARGET:
+                target.wait_ready()
+                self._command(target, "stop")
             case Action.HMP_CANCEL:
                 answer = source.qmp.execute("human-monitor-command", {"command-line": "migrate_cancel"})
                 self.refused = str(answer).strip()
@@ -340,9 +343,9 @@ class FaultInjection(UpdateHook):
             case _ if self._proxy is not None:
                 _change_stream(self._proxy, fault.action)
 
-    def _command(self, source: Machine, command: str, arguments: Arguments | None = None) -> None:
+    def _command(self, machine: Machine, command: str, arguments: Arguments | None = None) -> None:
         try:
-            source.qmp.execute(command, arguments)
+            machine.qmp.execute(command, arguments)
         except QmpRefused as error:
             self.refused = error.happened
 

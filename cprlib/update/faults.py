@@ -52,6 +52,7 @@ class Action(enum.StrEnum):
     UNPLUG = "device_del of the NIC"
     PLUG = "device_add of a serial port"
     RESET = "system_reset"
+    STOP_TARGET = "stop, for the target"
     NO_LISTENER = "no listener"
     NO_CPR_CHANNEL = "migrate without a cpr channel"
     CLOSE_CPR = "close the cpr channel"
@@ -284,6 +285,7 @@ LATE_COMMANDS = (
         Survivor.TARGET,
         return_path=True,
     ),
+    Fault("target-stopped-at-main", Phase.MAIN_CONNECTED, Actor.MANAGEMENT, Action.STOP_TARGET, Survivor.TARGET),
     Fault("cancel-after-resume", Phase.TARGET_RESUMED, Actor.MANAGEMENT, Action.CANCEL, Survivor.TARGET),
     Fault("source-killed-after-resume", Phase.TARGET_RESUMED, Actor.SOURCE, Action.KILL, Survivor.TARGET),
     Fault("source-killed-quitting", Phase.SOURCE_QUITS, Actor.SOURCE, Action.KILL, Survivor.TARGET),

@@ -19,7 +19,8 @@ from cprlib.update.results import ProcessView
 FAILED_STATES = ("failed", "cancelled")  # QAPI MigrationStatus
 ENDED_STATES = (*FAILED_STATES, "completed")
 FINISHING = "finish-migrate"  # QAPI RunState
-RESTING_STATES = ("running", "paused", "suspended", "prelaunch", "shutdown")  # of a target that has the guest
+# Run states of a target that has the guest.
+RESTING_STATES = ("running", "paused", "suspended", "prelaunch", "shutdown", "watchdog")
 END_S, RESUME_S, EVENT_S, STATE_S = 30.0, 10.0, 8.0, 10.0
 LOST_S = 2.0  # for a QEMU to run what is left of a lost guest
 

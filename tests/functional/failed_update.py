@@ -149,7 +149,7 @@ class FaultSequence:
         case, fault, machine = self._case, result.fault, self._case.guest.machine
         name = "traffic"
         expected = f"answers on every queue within {TRAFFIC_ANSWER_S:.0f} s"
-        if result.state_before != "running":
+        if result.state_before != "running" or fault.action is Action.STOP_TARGET:
             machine.qmp.execute("cont")
         try:
             self._probes.wait_answers(Deadline(TRAFFIC_ANSWER_S, "the guest to answer", Awaited.GUEST))

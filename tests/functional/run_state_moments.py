@@ -12,6 +12,7 @@ from collections.abc import Callable
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, InstrumentError, QmpRefused
 from cprlib.guest.image import BZ_IMAGE
+from cprlib.qemu.binary import QemuBinary, device_types
 from cprlib.testing.nic_view import read_tap_view
 from cprlib.update.events import Step
 from host_operations import EVENT_S, start_reboot, wait_booted
@@ -20,6 +21,8 @@ from operated_guest import OperatedGuest
 from operations import Operation
 
 UPDATES_IN_A_BOOT = 5
+WATCHDOG = "ib700"  # which a write to an I/O port starts, for as long as the value says: 0 s (hw/watchdog/wdt_ib700.c)
+START_WATCHDOG = "o/b 0x443 0xf"  # a command of QEMU's monitor
 SPURIOUS = "/sys/firmware/acpi/interrupts/sci_not"  # ACPI interrupts (SCI) with nothing to handle
 MOST_SPURIOUS = 3  # one may come again before it is acknowledged
 POWER_BUTTON = "/sys/firmware/acpi/interrupts/ff_pwr_btn"  # how often it was pressed, and the state of the event
@@ -30,18 +33,18 @@ WAYS_TO_SUSPEND = "/sys/power/mem_sleep"  # "deep" is ACPI S3
 def paused_and_updated_twice(guest: OperatedGuest) -> list[str]:
     """A paused guest is updated, and its target again, before it runs; packets that came meanwhile are answered.
 
-    Afterwards another netdev is added and removed, to show that the target accepts one.
+    Another netdev is added before it runs, and removed later, to show that the target accepts one.
     """
     probes = guest.probes[0]
     guest.machine.qmp.execute("stop")
     sent = probes.send()
     guest.updater.live_update("paused")
     guest.updater.live_update("paused-again")
-    guest.machine.qmp.execute("cont")
-    lost = probes.count_missing(Deadline(EVENT_S, "answers to the packets that waited"))
     machine = guest.machine
     netdev = further_netdev(machine)
     machine.plug(netdev)
+    machine.qmp.execute("cont")
+    lost = probes.count_missing(Deadline(EVENT_S, "answers to the packets that waited"))
     machine.remove_netdev(netdev.identifier)
     return [f"{lost} of {sent} packets that came during the pause were lost"] if lost else []
 
@@ -90,6 +93,31 @@ def powered_off(guest: OperatedGuest) -> list[str]:
     machine.qmp.execute("cont")
     wait_booted(guest, boot)
     return found
+
+
+def has_watchdog(guest: OperatedGuest) -> bool:
+    """Whether the guest has the watchdog; it has when QEMU knows one (:func:`watchdog_arguments`)."""
+    return WATCHDOG in guest.machine.settings.extra
+
+
+def watchdog_arguments(qemu: QemuBinary) -> tuple[str, ...]:
+    """QEMU's options for the watchdog; none when it has no such device."""
+    return ("-device", WATCHDOG) if WATCHDOG in device_types(qemu) else ()
+
+
+def stopped_by_watchdog(guest: OperatedGuest) -> list[str]:
+    """The guest's watchdog expires, and QEMU stops the guest, as ``set-action`` says (run state watchdog).
+
+    An update that fails keeps that, and so does one that works; then management continues the guest.
+    """
+    machine = guest.machine
+    machine.qmp.execute("set-action", {"watchdog": "pause"})
+    machine.qmp.execute("human-monitor-command", {"command-line": START_WATCHDOG})
+    machine.wait_status("watchdog", seconds=EVENT_S)
+    guest.updater.fail_update("watchdog-fails")
+    guest.updater.live_update("watchdog")
+    guest.machine.qmp.execute("cont")
+    return []
 
 
 def alarm_set(guest: OperatedGuest) -> list[str]:
@@ -199,4 +227,7 @@ SUSPENDED_AND_STOPPED = Operation(
 POWERED_OFF = Operation("powered-off", "the guest stays powered off until it is reset; then it boots", powered_off)
 ALARM_SET = Operation("alarm-set", "the alarm of the guest's real-time clock comes", alarm_set)
 BUTTON = Operation("power-button", "the guest sees its power button pressed, before and after the update", power_button)
+STOPPED_BY_WATCHDOG = Operation(
+    "stopped-by-watchdog", "the guest stays stopped by its watchdog until cont", stopped_by_watchdog, has_watchdog
+)
 REBOOT = Operation("rebooting", "the guest boots", reboot)

@@ -1,10 +1,16 @@
-"""Input of a guest's serial port, which the guest's kernel echoes (images/guest/init has it open as a terminal)."""
+"""A guest's serial port on two FIFOs: input, which its kernel echoes, and output that has no room.
+
+The guest's kernel echoes because images/guest/init has the port open as a terminal. Source and target open the same
+FIFOs, as with a management's file of a guest's console.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import socket
+import os
+import re
+import select
 import sys
 import termios
 from collections.abc import Iterator
@@ -13,68 +19,99 @@ from tempfile import TemporaryDirectory
 
 from cprlib.deadline import Deadline
 from cprlib.errors import Awaited
-from cprlib.qemu.machine import Machine
 from operated_guest import OperatedGuest
 from operations import Operation
 
-CHARDEV = "line"
-ARGUMENTS = ("-chardev", f"null,id={CHARDEV}", "-serial", f"chardev:{CHARDEV}")  # the second port: ttyS1
 TAKEN_S, ECHO_S = 10.0, 10.0
+ROOM = 4096  # bytes of a FIFO: the smallest that the kernel has
+DRIVER = "/proc/tty/driver/serial"  # of the guest: bytes that each port was given
+SENT = re.compile(r"^1: .*\btx:(\d+)", re.MULTILINE)  # by the second port, ttyS1
+
+
+class SerialPort:
+    """The host's side of the second serial port of each QEMU that has its ``arguments``."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "line"
+        for name in ("in", "out"):
+            os.mkfifo(f"{path}.{name}")
+        self.arguments = ("-chardev", f"pipe,id=line,path={path}", "-serial", "chardev:line")
+        self._input = os.open(f"{path}.in", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._output = os.open(f"{path}.out", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, ROOM)
+
+    def close(self) -> None:
+        os.close(self._input)
+        os.close(self._output)
+
+    def send(self, text: bytes) -> None:
+        """Send some bytes, fewer than the port's own FIFO holds, and wait until QEMU has taken them."""
+        os.write(self._input, text)
+
+        def taken() -> bool:
+            return not int.from_bytes(fcntl.ioctl(self._input, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+        Deadline(TAKEN_S, "QEMU to take input of a serial port", Awaited.QEMU).poll(taken, 0.005)
+
+    def echo(self, expected: bytes) -> list[str]:
+        """Wait for the guest's echo; returns the problem when it is another one."""
+        came, deadline = b"", Deadline(ECHO_S, "the guest's echo", Awaited.GUEST)
+        while len(came) < len(expected) and select.select([self._output], [], [], deadline.remaining)[0]:
+            came += os.read(self._output, len(expected) - len(came))
+        return [] if came == expected else [f"the guest echoed {came!r} of {expected!r}"]
+
+    def fill(self) -> None:
+        """Leave no room for output."""
+        self.make_room()  # what a QEMU that failed has left
+        os.write(self._output, bytes(ROOM))
+
+    def make_room(self) -> None:
+        """Take all output that is there."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._output, ROOM)
 
 
 @contextlib.contextmanager
-def connected(machine: Machine) -> Iterator[socket.socket]:
-    """Connect a socket to the serial port for a while; before and afterwards the port is connected to nothing."""
-    with TemporaryDirectory(prefix="cprlib-") as folder, socket.socket(socket.AF_UNIX) as listening:
-        path = str(Path(folder) / "serial")  # a path has room for about 100 bytes, so not in the case's folder
-        listening.bind(path)
-        listening.listen(1)
-        address = {"type": "unix", "data": {"path": path}}
-        _change(machine, "socket", {"addr": address, "server": False})
-        connection, _ = listening.accept()
-        with connection:
-            yield connection
-            _change(machine, "null", {})
+def serial_port() -> Iterator[SerialPort]:
+    """Make the FIFOs, which end with the context."""
+    with TemporaryDirectory(prefix="cprlib-") as folder, contextlib.closing(SerialPort(Path(folder))) as port:
+        yield port
 
 
-def _change(machine: Machine, kind: str, data: dict[str, object]) -> None:
-    machine.qmp.execute("chardev-change", {"id": CHARDEV, "backend": {"type": kind, "data": data}})
+def serial_moments(port: SerialPort) -> tuple[Operation, ...]:
+    """Updates while the port has input that the guest has not read, and output that no reader has taken."""
 
-
-def _send(connection: socket.socket, text: bytes) -> None:
-    """Send some bytes, fewer than the port's FIFO holds, and wait until QEMU has taken them."""
-    connection.sendall(text)
-
-    def taken() -> bool:
-        return not int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-
-    Deadline(TAKEN_S, "QEMU to take input of a serial port", Awaited.QEMU).poll(taken, 0.005)
-
-
-def _echo(connection: socket.socket, expected: bytes) -> list[str]:
-    """Wait for the guest's echo; returns the problem when it is another one."""
-    came = b""
-    connection.settimeout(Deadline(ECHO_S, "the guest's echo", Awaited.GUEST).remaining)
-    with contextlib.suppress(TimeoutError):
-        while len(came) < len(expected) and (more := connection.recv(64)):
-            came += more
-    return [] if came == expected else [f"the guest echoed {came!r} of {expected!r}"]
-
-
-def serial_input(guest: OperatedGuest) -> list[str]:
-    """Input of a serial port that comes while the guest is paused arrives in the target, and later input too."""
-    machine = guest.machine
-    with connected(machine) as connection:
-        _send(connection, b"1st")
-        found = _echo(connection, b"1st")
-        machine.qmp.execute("stop")
-        _send(connection, b"2nd")
-    guest.updater.live_update("serial-input")
-    with connected(guest.machine) as connection:
+    def waiting_input(guest: OperatedGuest) -> list[str]:
+        port.make_room()
+        port.send(b"1st")
+        found = port.echo(b"1st")
+        guest.machine.qmp.execute("stop")
+        port.send(b"2nd")
+        guest.updater.live_update("serial-input")
         guest.machine.qmp.execute("cont")
-        found += _echo(connection, b"2nd")
-        _send(connection, b"3rd")
-        return found + _echo(connection, b"3rd")
+        found += port.echo(b"2nd")
+        port.send(b"3rd")
+        return found + port.echo(b"3rd")
+
+    def waiting_output(guest: OperatedGuest) -> list[str]:
+        sent = _sent(guest)
+        port.fill()
+        port.send(b"4th")
+        given = Deadline(ECHO_S, "the guest to give its echo to the serial port", Awaited.GUEST)
+        given.poll(lambda: _sent(guest) >= sent + len(b"4th"), 0.02)
+        guest.updater.live_update("serial-output")
+        port.make_room()
+        found = port.echo(b"4th")
+        port.send(b"5th")
+        return found + port.echo(b"5th")
+
+    return (
+        Operation("serial-input", "the guest echoes what was sent to its serial port", waiting_input),
+        Operation("serial-output", "what the guest has written to its serial port comes out", waiting_output),
+    )
 
 
-SERIAL_INPUT = Operation("serial-input", "the guest echoes what was sent to its serial port", serial_input)
+def _sent(guest: OperatedGuest) -> int:
+    """Bytes that the guest has given to its second port."""
+    found = SENT.search(guest.agent.files([DRIVER])[DRIVER].text)
+    return int(found[1]) if found else 0

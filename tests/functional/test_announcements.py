@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cprlib.deadline import Deadline
+from cprlib.errors import Awaited
 from cprlib.evidence.records import Role
 from cprlib.linux.topology import GUEST
 from cprlib.qemu.netdev import TapNetdev
@@ -54,6 +55,10 @@ class Announcements(LiveUpdateTest):
             if not case.guest.agent.network().nic().agreed_on(*ANNOUNCE_FEATURES):
                 case.note("announcements of the guest", "not tested: its NIC has guest_announce=off")
                 return
+            asked = Deadline(ANNOUNCED_S, "the guest to announce itself in each round", Awaited.GUEST)
+            sent = case.frames.wait_announced(FrameClass.ARP, GUEST.mac, resumed, asked, rounds)
+            expected = f"{rounds} or more gratuitous ARP of the guest within {ANNOUNCED_S:.0f} s"
+            case.expect("guest-announces-in-each-round", sent is not None, expected, "fewer" if sent is None else "so")
             quiet = Deadline(QUIET_S, "an announcement too many")
             more = case.frames.wait_announced(FrameClass.ARP, GUEST.mac, resumed, quiet, MOST_BY_GUEST + 1)
             expected = f"at most {MOST_BY_GUEST} gratuitous ARP of the guest in {QUIET_S:.0f} s"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from cprlib.errors import UpdateFailed
 from cprlib.evidence.records import Role
 from cprlib.qemu.netdev import TapNetdev, TapSource
@@ -15,21 +18,23 @@ from full_ring import UPDATE_MS, full_ring
 
 CONFIGURED, QUEUES = 4, 2
 NO_SUCH_FILE = "/nowhere/qemu-system-x86_64"
+COMMAND = "cpr-exec-command"  # parameter of the migration
+IN_PATH = ("env",)  # a program that executes QEMU
 FOLDER = "/etc"  # execvp(3) runs a file that is no program with the shell, which would end the guest
 NOT_PERMITTED = "Operation not permitted"  # strerror(EPERM)
 
 
-def expect_exec_refused(case: MeasuredCase, label: str, said: str, *command: str) -> None:
+def expect_exec_refused(case: MeasuredCase, label: str, said: str, command: Sequence[str] | None = None) -> None:
     """Check that an update whose exec(2) fails is refused with its reason, and that the source runs the guest.
 
     :param said: part of the reason.
-    :param command: that the source executes; the target's when empty.
+    :param command: that the source executes; the target's when None.
     """
     expected = f"the update fails: {said}"
     case.frames.note_nics()
     case.note_errors()
     try:
-        case.guest.live_update(hooks=[ExecuteInstead(*command)] if command else [])
+        case.guest.live_update(hooks=[] if command is None else [ExecuteInstead(*command)])
     except UpdateFailed as error:
         case.expect(f"{label}-refused", said in error.happened, expected, error.happened, "another reason is given")
     else:
@@ -63,8 +68,9 @@ class CprExec(LiveUpdateTest):
     def test_source_keeps_running_when_exec_fails(self) -> None:
         """When the new QEMU cannot be executed, the guest runs on in the old one and the next update succeeds.
 
-        A path that does not exist, and a folder. No packet is lost by either, or by the update after
-        them: the source takes vhost back. Patches 2 (migration: cpr setup notifier) and 3.
+        No command, a path that does not exist, and a folder. No packet is lost by them, or by the update after
+        them, through a program that QEMU finds in ``$PATH``: the source takes vhost back. Patches 2 (migration: cpr
+        setup notifier) and 3.
 
         :avocado: tags=patch:setup-notifier,patch:2,patch:vhost-reset,patch:3,mechanism:cpr,mode:cpr-exec,vhost:on
         """
@@ -72,9 +78,11 @@ class CprExec(LiveUpdateTest):
             case.compares_states = False  # the target's parameters name another command
             case.run_control()
             with case.under_traffic():
-                expect_exec_refused(case, "missing-program", "No such file or directory", NO_SUCH_FILE)
-                expect_exec_refused(case, "folder", "Permission denied", FOLDER)
-                case.live_update(check="next-update-succeeds")
+                expect_exec_refused(case, "no-command", COMMAND, [])
+                expect_exec_refused(case, "missing-program", "No such file or directory", [NO_SUCH_FILE])
+                expect_exec_refused(case, "folder", "Permission denied", [FOLDER])
+                target = replace(case.guest.machine.settings, prefix=IN_PATH)
+                case.live_update(check="next-update-succeeds", target=target)
 
     def test_source_keeps_running_when_sandbox_refuses_exec(self) -> None:
         """With ``-sandbox on,spawn=deny``, the update is refused with the reason and the guest runs on in the source.

@@ -145,7 +145,7 @@ class FailedUpdate(LiveUpdateTest):
         """An update succeeds despite pauses, a second migrate, a source that dies at its end, or a missing resource.
 
         Patch 1: the source stands still meanwhile and refuses a second migrate, ``cont``, ``device_del`` and
-        ``device_add``.
+        ``device_add``. A target that management has stopped does not run the guest.
 
         :avocado: tags=patch:stop-early,patch:1,mechanism:cpr,vhost:on,queues:1
         """

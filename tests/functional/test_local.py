@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 from collections.abc import Iterator, Mapping
 
-from cprlib.errors import NotSupported, SkipWord
+from cprlib.errors import NotSupported, QmpRefused, SkipWord
 from cprlib.evidence.records import Role
-from cprlib.linux.descriptors import read_table
+from cprlib.linux.descriptors import exhaust_descriptors, read_table
 from cprlib.qemu.command_line import WAIT_FOR_CONT, MigrationChannels, file_channel
 from cprlib.qemu.facts import LocalNames
 from cprlib.qemu.machine import Machine
@@ -31,7 +32,8 @@ NORMAL_FAULTS = (
     *("target-killed-before-switchover", "main-closed", "main-garbage", "no-netdev", "cancel-before-switchover"),
 )
 LATE_FAULTS = ("main-closed-loading", "main-truncated", "no-netdev")
-UPDATES = 2
+UPDATES, QUEUES = 2, 2
+NOWHERE = "tcp:127.0.0.1:9"  # nothing listens there
 
 
 class LocalParameter(LiveUpdateTest):
@@ -64,7 +66,7 @@ class LocalParameter(LiveUpdateTest):
         :avocado: tags=mechanism:local,vhost:on,queues:2
         """
         faults = CPR_FAULTS if self.parameters.mode is Mode.CPR_TRANSFER else NORMAL_FAULTS
-        with self.given_guest(self._spec(queues=2, vhost=True, role=Role.CHECKS)) as case:
+        with self.given_guest(self._spec(queues=QUEUES, vhost=True, role=Role.CHECKS)) as case:
             fail_then_update(case, faults_named(*faults))
 
     def test_source_without_vhost_reads_its_tap_again(self) -> None:
@@ -74,14 +76,15 @@ class LocalParameter(LiveUpdateTest):
 
         :avocado: tags=mechanism:local,vhost:off,queues:2
         """
-        with self.given_guest(self._spec(queues=2, role=Role.CHECKS)) as case:
+        with self.given_guest(self._spec(queues=QUEUES, role=Role.CHECKS)) as case:
             fail_then_update(case, faults_named(*LATE_FAULTS))
 
     def test_local_netdev_is_made_and_removed(self) -> None:
         """A netdev that permits ``local`` can be on the command line, is replaced under its NIC, and ends once.
 
         QEMUs without a guest: the target uses vhost with ``vhostforce=on`` alone, and releases it when the netdev goes;
-        the down script runs when the QEMU ends in which the guest ran last.
+        a netdev that is refused for lack of vhost leaves its id free; a migration by TCP is refused; the down script
+        runs when the QEMU ends in which the guest ran last.
 
         :avocado: tags=mechanism:local,vhost:on,queues:1
         """
@@ -98,17 +101,39 @@ class LocalParameter(LiveUpdateTest):
 
 def _tap(names: LocalNames, **options: object) -> Mapping[str, object]:
     """A netdev that may be handed over."""
-    return {"type": "tap", "id": "local0", "script": "no", "downscript": "no", names.netdev: True, **options}
+    fixed = {"type": "tap", "id": "local0", "queues": QUEUES, "script": "no", "downscript": "no", names.netdev: True}
+    return {**fixed, **options}
 
 
 def replace_under_nic(case: MeasuredCase, names: LocalNames) -> None:
     """A netdev of the command line is removed while its NIC keeps it, and another one gets its id."""
-    netdev = json.dumps(_tap(names, ifname="local1", queues=2))
+    netdev = json.dumps(_tap(names, ifname="local1"))
     arguments = ("-netdev", netdev, "-device", "virtio-net-pci,netdev=local0,mq=on")
     with qemu_without_nic(case, "with-local-netdev", WAIT_FOR_CONT, *arguments) as machine:
         machine.qmp.execute("netdev_del", {"id": "local0"})
-        machine.qmp.execute("netdev_add", _tap(names, ifname="local2", queues=2))
+        machine.qmp.execute("netdev_add", _tap(names, ifname="local2"))
         case.expect_equal("netdev-replaced", machine.status(), "prelaunch", "the QEMU with the replaced netdev")
+
+
+@contextlib.contextmanager
+def no_more_descriptors(pid: int) -> Iterator[None]:
+    """A process can open nothing meanwhile."""
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    exhaust_descriptors(pid)
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def expect_refused(
+    case: MeasuredCase, name: str, machine: Machine, command: tuple[str, Mapping[str, object]], expected: str
+) -> None:
+    """Check that a QEMU refuses a command."""
+    said = ""
+    with contextlib.suppress(QmpRefused):
+        said = f"accepted: {machine.qmp.execute(*command)}"
+    case.expect(name, not said, expected, said or "refused", f"{command[0]} was not refused")
 
 
 @contextlib.contextmanager
@@ -124,14 +149,18 @@ def handed_over(
     ):
         for machine in (source, target):
             machine.qmp.execute("migrate-set-parameters", {names.parameter: True})
+        refused = "refused at once: only a unix socket carries descriptors"
+        expect_refused(case, f"{interface}-by-tcp-refused", source, ("migrate", {"uri": NOWHERE}), refused)
         only_target = {names.target: True} if names.target else {}
-        vhost = []
+        netdev, vhost = _tap(names, vhostforce=True, downscript=down, **only_target), []
+        with no_more_descriptors(target.pid):
+            refused = "refused: vhost-net cannot be opened"
+            expect_refused(case, f"{interface}-without-vhost-refused", target, ("netdev_add", netdev), refused)
         for command in ("netdev_add", "netdev_del", "netdev_add"):
-            netdev = _tap(names, vhostforce=True, downscript=down, **only_target)
             target.qmp.execute(command, netdev if command == "netdev_add" else {"id": netdev["id"]})
             vhost.append(len(read_table(target.pid).of_kind("vhost")))
         meaning = "vhost devices of a target with vhostforce=on: added, deleted while it waits for its tap, added again"
-        case.expect_equal(f"vhost-of-{interface}", vhost, [1, 0, 1], meaning)
+        case.expect_equal(f"vhost-of-{interface}", vhost, [QUEUES, 0, QUEUES], meaning)
         target.qmp.execute("migrate-incoming", {"channels": channels})
         source.qmp.execute("migrate", {"channels": channels})
         wait_migration(source, "completed")

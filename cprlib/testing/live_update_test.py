@@ -136,12 +136,14 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
         self._conclude(case, policy)
 
     def _by_mechanism(self, spec: GuestSpec) -> GuestSpec:
-        """The spec, by the mechanism of this run where the test is about several (its tag ``mechanism``).
+        """The spec, by mechanism and mode of this run where the test is about several (its tags of these names).
 
-        Parameter ``mechanism`` chooses it; without one it is ``cpr``, or ``local`` for a QEMU that has only this.
+        Parameter ``mechanism`` chooses one; without it, it is ``cpr``, or ``local`` for a QEMU that has only this.
         """
-        run, facts, several = self.parameters, self.facts, (Mechanism.CPR, Mechanism.LOCAL)
-        if spec.mechanism is not Mechanism.CPR or not set(several) <= set((self.tags or {}).get("mechanism") or ()):
+        run, facts, several, tags = self.parameters, self.facts, (Mechanism.CPR, Mechanism.LOCAL), self.tags or {}
+        if spec.mechanism is Mechanism.CPR and run.mode is Mode.CPR_EXEC and run.mode in tags.get("mode", ()):
+            return replace(spec, mode=run.mode)
+        if spec.mechanism is not Mechanism.CPR or not set(several) <= set(tags.get("mechanism") or ()):
             return spec
         found = Mechanism.LOCAL if facts.migration_local and not facts.netdev_cpr else Mechanism.CPR
         chosen = run.mechanism if run.mechanism in several else found

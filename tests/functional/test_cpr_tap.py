@@ -56,7 +56,8 @@ class CprTap(LiveUpdateTest):
 
         The guest's real-time clock has another date than the host.
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9,mechanism:cpr,mechanism:local,vhost:off,queues:2
+        :avocado: tags=patch:tap-cpr,patch:6,patch:no-loss,patch:9
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:off,queues:2
         """
         self._update(queues=2, vhost=False, arguments=(*PACKED, *OTHER_DATE), vcpus=2)
 

@@ -89,7 +89,8 @@ class FullReceiveRing(LiveUpdateTest):
 
         vhost leaves them in the tap until the guest reports room (handle_rx(), drivers/vhost/net.c).
 
-        :avocado: tags=patch:vhost-reset,patch:3,patch:no-loss,patch:9,mechanism:cpr,mechanism:local,vhost:on,queues:1
+        :avocado: tags=patch:vhost-reset,patch:3,patch:no-loss,patch:9
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:1
         """
         self._update(vhost=True)
 
@@ -110,7 +111,7 @@ class FullSendBuffer(LiveUpdateTest):
         forgotten that packets wait. Packed rings have ``event_idx=off``: with it, QEMU's stop sending after packets
         have waited, without any update (docs/findings.md).
 
-        :avocado: tags=patch:full-send-buffer,patch:13,mechanism:cpr,vhost:off,queues:2
+        :avocado: tags=patch:full-send-buffer,patch:13,mechanism:cpr,mode:cpr-exec,vhost:off,queues:2
         """
         packed = self.parameters.nic_properties.get("packed") in PROPERTY_IS_ON
         netdevs = (TapNetdev(queues=QUEUES),)

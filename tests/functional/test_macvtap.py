@@ -30,7 +30,7 @@ class Macvtap(LiveUpdateTest):
         queues of a macvtap are disabled). An ordinary migration does not send it: its destination has a tap of its own,
         and may be another QEMU.
 
-        :avocado: tags=patch:macvtap,patch:14,patch:tap-cpr,patch:6,mechanism:cpr,vhost:on,queues:4
+        :avocado: tags=patch:macvtap,patch:14,patch:tap-cpr,patch:6,mechanism:cpr,mode:cpr-exec,vhost:on,queues:4
         """
         netdev = TapNetdev(queues=CONFIGURED, vhost=True, tap_source=TapSource.MACVTAP)
         with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:

@@ -81,7 +81,7 @@ class NicState(LiveUpdateTest):
         packed ring, which QEMU's virtqueue_packed_drop_all() breaks without any update (docs/findings.md).
         Origin: patch 8 of the series, and the reviewers' "features and offloads before == after".
 
-        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,mechanism:local,vhost:off,queues:1
+        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,mode:cpr-exec,mechanism:local,vhost:off,queues:1
         """
         netdev = TapNetdev(send_buffer=SEND_BUFFER)
         with self.given_guest(GuestSpec(netdevs=(netdev,), role=Role.CHECKS)) as case:
@@ -210,7 +210,7 @@ class NicState(LiveUpdateTest):
         Without vhost QEMU itself hashes the packets; over IPv6 with more of the key. Patch 8 (tap: cpr fixes): the NIC
         is as before.
 
-        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,mechanism:local,vhost:off,queues:4
+        :avocado: tags=patch:cpr-fixes,patch:8,mechanism:cpr,mode:cpr-exec,mechanism:local,vhost:off,queues:4
         """
         with self.given_guest(
             GuestSpec(netdevs=(TapNetdev(queues=QUEUES),), arguments=RSS_ON, role=Role.CHECKS)

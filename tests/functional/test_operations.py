@@ -70,7 +70,8 @@ class Operations(LiveUpdateTest):
         inconclusive.
         Parameters ``queues``, ``queues_in_use``, ``vhost``, ``nics``, ``situation``: fixtures/matrix/operations.yaml.
 
-        :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3,mechanism:cpr,mechanism:local,vhost:on,queues:4
+        :avocado: tags=patch:tap-cpr,patch:6,patch:vhost-reset,patch:3
+        :avocado: tags=mechanism:cpr,mode:cpr-exec,mechanism:local,vhost:on,queues:4
         """
         run = self.parameters
         queues = run.queues or 4
@@ -92,7 +93,8 @@ class Operations(LiveUpdateTest):
         The NIC is behind a root port of machine ``q35``, which has other registers for the plugging of NICs;
         a legacy NIC cannot be.
 
-        :avocado: tags=patch:cpr-fixes,patch:8,patch:postload,patch:7,mechanism:cpr,mechanism:local,vhost:off,queues:4
+        :avocado: tags=patch:cpr-fixes,patch:8,patch:postload,patch:7
+        :avocado: tags=mechanism:cpr,mode:cpr-exec,mechanism:local,vhost:off,queues:4
         """
         spec = _spec(queues=4)
         if not self.parameters.legacy_nics:

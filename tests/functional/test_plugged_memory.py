@@ -41,7 +41,7 @@ class PluggedMemory(LiveUpdateTest):
         (tap: cpr support).
 
         :avocado: tags=patch:vhost-reset,patch:3,patch:tap-cpr,patch:6
-        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:1,plug:hot
+        :avocado: tags=mechanism:cpr,mode:cpr-exec,mechanism:local,vhost:on,queues:1,plug:hot
         """
         run = self.parameters
         large = run.vcpus > 1 or mib_per_queue_pair(run.nic_properties) > MIB_PER_QUEUE_PAIR

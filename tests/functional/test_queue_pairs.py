@@ -76,7 +76,8 @@ class QueuePairsInUse(LiveUpdateTest):
         virtio_net_set_queue_pairs(), "could not disable queue", when it loads its state or at the first
         ``ethtool -L``. Reviewers saw it with 4 queues and vhost off.
 
-        :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,mechanism:local,vhost:off,queues:4
+        :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8
+        :avocado: tags=mechanism:cpr,mode:cpr-exec,mechanism:local,vhost:off,queues:4
         """
         self._update_with_unused_queues(vhost=False)
 
@@ -86,7 +87,8 @@ class QueuePairsInUse(LiveUpdateTest):
         Checked: as with vhost off, and vhost's workers for all four.
         Origin: patches 7 and 8 of the series.
 
-        :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8,mechanism:cpr,mechanism:local,vhost:on,queues:4
+        :avocado: tags=patch:postload,patch:7,patch:cpr-fixes,patch:8
+        :avocado: tags=mechanism:cpr,mode:cpr-exec,mechanism:local,vhost:on,queues:4
         """
         self._update_with_unused_queues(vhost=True)
 

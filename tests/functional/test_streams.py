@@ -20,7 +20,7 @@ class Streams(LiveUpdateTest):
         The NIC is behind a PCIe root port and has no MSI-X, as in a guest with ``pci=nomsi``: it asserts an interrupt
         line, whose level is state.
 
-        :avocado: tags=mechanism:cpr,mechanism:local,vhost:on,queues:1,streams:all,patch:no-loss,patch:9
+        :avocado: tags=mechanism:cpr,mode:cpr-exec,mechanism:local,vhost:on,queues:1,streams:all,patch:no-loss,patch:9
         """
         with self.given_guest(GuestSpec(vhost=True, rate_share=0.5, root_ports=True, arguments=NO_MSIX)) as case:
             case.run_control()

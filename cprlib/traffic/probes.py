@@ -151,6 +151,13 @@ class Probes:
         self._forget()
         return missing
 
+    def count_late(self, deadline: Deadline) -> int:
+        """How many answers to packets that were given up come until the deadline."""
+        late = 0
+        while not deadline.expired:
+            late += self._receive(min(0.1, deadline.remaining))
+        return late
+
     @property
     def first_answer_ns(self) -> int | None:
         """When the kernel received the first answer of the last :meth:`count_missing`; None without one."""
@@ -184,13 +191,17 @@ class Probes:
         for sequences in self._unanswered:
             sequences.clear()
 
-    def _receive(self, seconds: float) -> None:
+    def _receive(self, seconds: float) -> int:
+        """Take answers for some seconds; returns how many were not waited for."""
+        late = 0
         readable, _, _ = select.select(self._sockets, [], [], seconds)
         for opened in readable:
             with contextlib.suppress(OSError, struct.error):
                 payload, ancillary, _, _ = opened.recvmsg(65536, 128)
                 number = REFLECTOR.unpack_from(payload)[5]  # the sender's
                 unanswered = self._unanswered[self._sockets.index(opened)]
+                late += number not in unanswered
                 if number in unanswered and (time_ns := kernel_time_ns(ancillary)):
                     self._answered_ns.append(time_ns)
                 unanswered.discard(number)
+        return late

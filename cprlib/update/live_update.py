@@ -104,6 +104,7 @@ class LiveUpdate:
     source_channels: MigrationChannels = field(init=False)
     capabilities: dict[str, bool] = field(default_factory=lambda: {"events": True})
     source_before: ProcessView = field(init=False)
+    earlier_downtime_ms: float | None = field(init=False)
     started_ns: int = field(init=False)
     migrate_ns: int = field(init=False, default=0)
     events: list[Event] = field(default_factory=list)
@@ -117,6 +118,7 @@ class LiveUpdate:
             self.capabilities["x-ignore-shared"] = True
         self.source_channels = self.channels
         self.source_before = view(self.source)
+        self.earlier_downtime_ms = self._downtime_ms()
         self.started_ns = time.time_ns()
 
     @property
@@ -294,7 +296,7 @@ class LiveUpdate:
         self._wait_completed()
         wait_running(source, target, give_cont=self._waits_for_cont)
         source_after, target_after, pairings = self._views()
-        downtime = source.qmp.execute("query-migrate").get("downtime")
+        downtime_ms = self._downtime_ms()
         announcements_ms = announcements_of(target.qmp.execute("query-migrate-parameters"))
         other_events = other_events_of(source, target, self.started_ns)
         self.mark(Step.SOURCE_QUIT)
@@ -312,7 +314,8 @@ class LiveUpdate:
             source_after=source_after,
             target_after=target_after,
             pairings=pairings,
-            downtime_ms=None if downtime is None else float(downtime),
+            downtime_ms=downtime_ms,
+            earlier_downtime_ms=self.earlier_downtime_ms,
             source_exit=source_exit,
             source_messages=source.messages,
             target_messages=target.messages,
@@ -324,6 +327,11 @@ class LiveUpdate:
             announcements_ms=announcements_ms,
             waited_for_cont=self._waits_for_cont,
         )
+
+    def _downtime_ms(self) -> float | None:
+        """Downtime of the source's last migration; None without one that has completed."""
+        downtime = self.source.qmp.execute("query-migrate").get("downtime")
+        return None if downtime is None else float(downtime)
 
     @property
     def _waits_for_cont(self) -> bool:

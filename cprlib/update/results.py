@@ -79,6 +79,7 @@ class UpdateResult:
     :param source_after, target_after: both QEMUs side by side, the guest running in the target.
     :param pairings: tap and vhost descriptors of both, paired by open file.
     :param downtime_ms: QEMU's own figure (query-migrate on the source), None when it gave none.
+    :param earlier_downtime_ms: the same of the source's migration before this one; None when it had none.
     :param source_exit: exit status of the source, negative for a signal; None when it has become the target (cpr-exec).
     :param run_states: each change of a QEMU's run state during the update, in order; None when the target has no trace
         log.
@@ -108,6 +109,7 @@ class UpdateResult:
     compared: bool = True
     announcements_ms: tuple[int, ...] = ANNOUNCEMENTS_MS
     waited_for_cont: bool = False
+    earlier_downtime_ms: float | None = None
 
     @property
     def times_ns(self) -> dict[str, int]:

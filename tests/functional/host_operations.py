@@ -34,6 +34,7 @@ ORDINARY = {"x-ignore-shared": True, "return-path": False, "pause-before-switcho
 TCP_PORT, CONNECTIONS, TCP_BYTES, TCP_RATE = 5300, 8, 20_000, 10_000_000
 TCP_ROUNDS = 6  # of 8 connections, which choose queues at random: one of 4 queues gets none in 1 of 250,000 cases
 ALONE_S, QUIET_S = 10.0, 0.01  # for an answer; before each packet
+LATE_S = 0.3  # for answers that must not come; later ones come on a busy machine
 MOST_LOST = 2
 
 
@@ -58,22 +59,26 @@ def switch_link(guest: OperatedGuest) -> list[str]:
     return while_down(guest, "link", set_link)
 
 
-def while_down(guest: OperatedGuest, what: str, set_state: Callable[..., None], *, updated: bool = False) -> list[str]:
+def while_down(
+    guest: OperatedGuest, what: str, set_state: Callable[..., None], act: Callable[[], None] = lambda: None
+) -> list[str]:
     """What a guest answers or receives while its link or tap is down, and how its NIC differs when both are up again.
 
     :param set_state: :func:`set_link` or :func:`set_tap_state`.
-    :param updated: the guest is updated while it is down.
+    :param act: updates the guest while it is down.
     """
     nic = guest.nics()[0]
     set_state(guest.running_guest, up=False)
-    if updated:
-        guest.updater.live_update(f"{what}-down")
+    act()
     before = guest.nics()[0].counters["rx_packets"]
     found = guest.answers_while(f"the {what} was down")
     if received := guest.nics()[0].counters["rx_packets"] - before:
         found.append(f"the guest received {received} packets while the {what} was down")
     set_state(guest.running_guest, up=True)
-    return found + nic_changes(nic, guest.nics()[0])
+    found += nic_changes(nic, guest.nics()[0])
+    if late := guest.probes[0].count_late(Deadline(LATE_S, "late answers")):
+        found.append(f"the guest answered {late} packets of the time when the {what} was down")
+    return found
 
 
 def switch_tap(guest: OperatedGuest) -> list[str]:

@@ -84,18 +84,31 @@ def _broken_ring_problems(guest: OperatedGuest, when: str) -> list[str]:
 
 def link_down(guest: OperatedGuest) -> list[str]:
     """QMP ``set_link`` down: QEMU has stopped vhost; it starts in the target when the link is up again."""
-    return while_down(guest, "link", set_link, updated=True)
+    return while_down(guest, "link", set_link, lambda: guest.updater.live_update("link-down"))
 
 
 def netdev_link_down(guest: OperatedGuest) -> list[str]:
-    """QMP ``set_link`` down by the name of the netdev, whose link QEMU does not migrate."""
+    """QMP ``set_link`` down by the name of the netdev, whose link QEMU does not migrate.
+
+    The guest uses one queue pair in the update, and all afterwards, while the link is still down.
+    """
     set_state = functools.partial(set_link, name=guest.machine.settings.netdevs[0].identifier)
-    return while_down(guest, "netdev-link", set_state, updated=True)
+
+    def update() -> None:
+        if guest.queues > 1:
+            guest.agent.set_queue_pairs(1)
+        guest.updater.live_update("netdev-link-down")
+        if guest.queues > 1:
+            guest.agent.set_queue_pairs(guest.used)
+
+    found = while_down(guest, "netdev-link", set_state, update)
+    guest.configure_queues()
+    return found
 
 
 def tap_down(guest: OperatedGuest) -> list[str]:
     """``ip link set tap0 down`` on the host while vhost or QEMU has it open."""
-    return while_down(guest, "tap", set_tap_state, updated=True)
+    return while_down(guest, "tap", set_tap_state, lambda: guest.updater.live_update("tap-down"))
 
 
 def can_resize_rings(guest: OperatedGuest) -> bool:

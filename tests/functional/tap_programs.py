@@ -35,10 +35,26 @@ class Programs:
         """The runs so far."""
         return tuple(self.record.read_text(encoding="utf-8").splitlines()) if self.record.exists() else ()
 
+    @property
+    def inherited(self) -> Path:
+        """A file with one line for each run of a script: as in the record, then the devices that QEMU has left open."""
+        return self.folder / "devices-inherited.txt"
+
+    def with_foreign_devices(self) -> list[str]:
+        """Runs of scripts that had more open than the tap that they are for (launch_script(), net/tap.c)."""
+        lines = self.inherited.read_text(encoding="utf-8").splitlines() if self.inherited.exists() else []
+        return [line for line in lines if len(line.split()) > len(("up", "tap", "/dev/net/tun"))]
+
     def script(self, word: str) -> str:
         """Path of an up or down script, which QEMU runs with the interface's name."""
         path = self.folder / f"{word}-script"
-        path.write_text(f'#!/bin/sh\necho {word} "$1" >>{shlex.quote(str(self.record))}\n', encoding="utf-8")
+        record, inherited = shlex.quote(str(self.record)), shlex.quote(str(self.inherited))
+        lines = (
+            "#!/bin/sh",
+            f'echo {word} "$1" >>{record}',
+            f'echo {word} "$1" $(readlink /proc/$$/fd/* | grep -e /dev/net/tun -e /dev/vhost-net) >>{inherited}',
+        )
+        path.write_text("\n".join((*lines, "")), encoding="utf-8")
         path.chmod(0o755)
         return str(path)
 

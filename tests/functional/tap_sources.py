@@ -246,6 +246,12 @@ def expect_programs(
         sorted(f"down {item}" for item in scripted if item != gone),
         "when the last target ended, other scripts ran",
     )
+    case.expect_empty(
+        "scripts-inherit-no-device",
+        programs.with_foreign_devices(),
+        "a script has the tap open that it is for, and no descriptor of another netdev",
+        "QEMU left descriptors to its scripts, which may stay",
+    )
     with case.guest.topology.switch.entered():
         interfaces = {name for _, name in socket.if_nameindex()}
     case.expect_empty(

@@ -7,7 +7,8 @@ import json
 import resource
 from collections.abc import Iterator, Mapping
 
-from cprlib.errors import NotSupported, QmpRefused, SkipWord
+from cprlib.deadline import Deadline
+from cprlib.errors import Awaited, NotSupported, QemuFailed, QmpRefused, SkipWord
 from cprlib.evidence.records import Role
 from cprlib.linux.descriptors import exhaust_descriptors, read_table
 from cprlib.qemu.command_line import WAIT_FOR_CONT, MigrationChannels, file_channel
@@ -18,7 +19,7 @@ from cprlib.testing.live_update_test import LiveUpdateTest
 from cprlib.testing.measured_case import CONTROL_RUN_S, MeasuredCase
 from cprlib.update.faults import faults_named
 from cprlib.update.mechanism import Mechanism, Mode
-from cprlib.update.outcome import wait_migration
+from cprlib.update.outcome import ENDED_STATES, query_migration, wait_migration
 from failed_update import fail_then_update
 from qemu_without_nic import qemu_without_nic
 from tap_programs import Programs
@@ -33,6 +34,7 @@ NORMAL_FAULTS = (
 )
 LATE_FAULTS = ("main-closed-loading", "main-truncated", "no-netdev")
 UPDATES, QUEUES = 2, 2
+ENDS_S = 20.0
 NOWHERE = "tcp:127.0.0.1:9"  # nothing listens there
 
 
@@ -83,8 +85,8 @@ class LocalParameter(LiveUpdateTest):
         """A netdev that permits ``local`` can be on the command line, is replaced under its NIC, and ends once.
 
         QEMUs without a guest: the target uses vhost with ``vhostforce=on`` alone, and releases it when the netdev goes;
-        a netdev that is refused for lack of vhost leaves its id free; a migration by TCP is refused; the down script
-        runs when the QEMU ends in which the guest ran last.
+        a netdev that is refused for lack of vhost leaves its id free; a migration by TCP is refused, and so is a
+        target that has opened the tap itself; the down script runs when the QEMU ends in which the guest ran last.
 
         :avocado: tags=mechanism:local,vhost:on,queues:1
         """
@@ -97,6 +99,31 @@ class LocalParameter(LiveUpdateTest):
             replace_under_nic(case, names)
             hand_over(case, names, programs)
             hand_over_in_vain(case, names, programs)
+            hand_over_to_own_tap(case, names)
+
+
+def hand_over_to_own_tap(case: MeasuredCase, names: LocalNames) -> None:
+    """A target that has opened the tap itself is refused, or has the source's descriptors only: others take packets."""
+    channels, opened = MigrationChannels.fresh().descriptions()[:1], json.dumps(_tap(names, ifname="local5"))
+    with (
+        qemu_without_nic(case, "own-tap-source", WAIT_FOR_CONT, "-netdev", opened) as source,
+        qemu_without_nic(case, "own-tap", WAIT_FOR_CONT, "-netdev", opened, "-incoming", "defer") as target,
+    ):
+        for machine in (source, target):
+            machine.qmp.execute("migrate-set-parameters", {names.parameter: True})
+        target.qmp.execute("migrate-incoming", {"channels": channels})
+        source.qmp.execute("migrate", {"channels": channels})
+
+        def ended() -> str:
+            with contextlib.suppress(QemuFailed):  # it ends when it refuses
+                return query_migration(target).status
+            return "" if target.process.poll() is None else "failed"
+
+        deadline = Deadline(ENDS_S, "the target to take the tap, or to end", Awaited.QEMU)
+        status = deadline.poll(lambda: status if (status := ended()) in ENDED_STATES else "", 0.02)
+        taps = len(read_table(target.pid).of_kind("tap")) if status == "completed" else 0
+        expected, observed = f"the target is refused, or has {QUEUES} queues of the tap", f"{status}, {taps} queues"
+        case.expect("target-with-own-tap", status != "completed" or taps == QUEUES, expected, observed)
 
 
 def _tap(names: LocalNames, **options: object) -> Mapping[str, object]:

@@ -112,7 +112,9 @@ class Moments(LiveUpdateTest):
         :avocado: tags=mechanism:cpr,mechanism:local,vhost:off,queues:2
         """
         with self._given_guest(queues=QUEUES, vhost=False, arguments=(*NO_NETDEV, *NO_HPET)) as case:
-            update_at(case, (RING_BROKEN, LINK_DOWN, PAUSED, ALARM_SET, SUSPENDED, SUSPENDED_AND_STOPPED))
+            update_at(
+                case, (RING_BROKEN, LINK_DOWN, NETDEV_LINK_DOWN, PAUSED, ALARM_SET, SUSPENDED, SUSPENDED_AND_STOPPED)
+            )
 
     def _update_at(self, moments: Sequence[Operation], without_driver: str, arguments: Sequence[str] = ()) -> None:
         """Update a guest, with queue pairs and vhost as the parameters say, at each of the moments.

@@ -291,6 +291,14 @@ def test_the_reported_downtime_is_that_of_the_events(downtime_ms: float | None, 
         assert not [*end_checks(replace(update, source_exit=None))]
 
 
+def test_a_downtime_of_an_earlier_migration_is_seen() -> None:
+    times_ms = {Step.STOP: 0, Step.RESUME: 130, Step.COMPLETED: 134, Step.SOURCE_QUIT: 200}
+    events = tuple(Event(name, ms * 1_000_000, Who.SOURCE) for name, ms in times_ms.items())
+    for reported_ms, earlier_ms, outcome in ((80, 80, Outcome.FAIL), (80, 81, Outcome.PASS), (130, 130, Outcome.PASS)):
+        update = replace(GOOD, events=events, downtime_ms=reported_ms, earlier_downtime_ms=earlier_ms)
+        assert outcomes(end_checks(update))["downtime-reported"] is outcome
+
+
 def test_the_guest_stands_still_from_the_moment_its_clocks_stop() -> None:
     """The devices stop before STOP; without a trace log nothing says how long that took."""
     events = (

@@ -52,7 +52,7 @@ class Action(enum.StrEnum):
     UNPLUG = "device_del of the NIC"
     PLUG = "device_add of a serial port"
     RESET = "system_reset"
-    STOP_TARGET = "stop, for the target"
+    STOP_TARGET = "stop of the target"
     NO_LISTENER = "no listener"
     NO_CPR_CHANNEL = "migrate without a cpr channel"
     CLOSE_CPR = "close the cpr channel"

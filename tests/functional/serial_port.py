@@ -1,7 +1,7 @@
 """A guest's serial port on two FIFOs: input, which its kernel echoes, and output that has no room.
 
 The guest's kernel echoes because images/guest/init has the port open as a terminal. Source and target open the same
-FIFOs, as with a management's file of a guest's console.
+FIFOs.
 """
 
 from __future__ import annotations

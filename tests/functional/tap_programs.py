@@ -43,7 +43,7 @@ class Programs:
     def with_foreign_devices(self) -> list[str]:
         """Runs of scripts that had more open than the tap that they are for (launch_script(), net/tap.c)."""
         lines = self.inherited.read_text(encoding="utf-8").splitlines() if self.inherited.exists() else []
-        return [line for line in lines if len(line.split()) > len(("up", "tap", "/dev/net/tun"))]
+        return [line for line in lines if len(line.split()[2:]) > 1]  # after the word and the interface
 
     def script(self, word: str) -> str:
         """Path of an up or down script, which QEMU runs with the interface's name."""

@@ -250,7 +250,7 @@ def expect_programs(
         "scripts-inherit-no-device",
         programs.with_foreign_devices(),
         "a script has the tap open that it is for, and no descriptor of another netdev",
-        "QEMU left descriptors to its scripts, which may stay",
+        "scripts inherited descriptors of other netdevs",
     )
     with case.guest.topology.switch.entered():
         interfaces = {name for _, name in socket.if_nameindex()}

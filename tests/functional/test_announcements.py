@@ -58,7 +58,8 @@ class Announcements(LiveUpdateTest):
             asked = Deadline(ANNOUNCED_S, "the guest to announce itself in each round", Awaited.GUEST)
             sent = case.frames.wait_announced(FrameClass.ARP, GUEST.mac, resumed, asked, rounds)
             expected = f"{rounds} or more gratuitous ARP of the guest within {ANNOUNCED_S:.0f} s"
-            case.expect("guest-announces-in-each-round", sent is not None, expected, "fewer" if sent is None else "so")
+            observed = "fewer" if sent is None else f"{rounds} or more"
+            case.expect("guest-announces-in-each-round", sent is not None, expected, observed)
             quiet = Deadline(QUIET_S, "an announcement too many")
             more = case.frames.wait_announced(FrameClass.ARP, GUEST.mac, resumed, quiet, MOST_BY_GUEST + 1)
             expected = f"at most {MOST_BY_GUEST} gratuitous ARP of the guest in {QUIET_S:.0f} s"

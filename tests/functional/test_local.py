@@ -115,12 +115,15 @@ def hand_over_to_own_tap(case: MeasuredCase, names: LocalNames) -> None:
         source.qmp.execute("migrate", {"channels": channels})
 
         def ended() -> str:
-            with contextlib.suppress(QemuFailed):  # it ends when it refuses
-                return query_migration(target).status
-            return "" if target.process.poll() is None else "failed"
+            if target.process.poll() is not None:  # it ends when it refuses
+                return "failed"
+            with contextlib.suppress(QemuFailed):
+                status = query_migration(target).status
+                return status if status in ENDED_STATES else ""
+            return ""
 
         deadline = Deadline(ENDS_S, "the target to take the tap, or to end", Awaited.QEMU)
-        status = deadline.poll(lambda: status if (status := ended()) in ENDED_STATES else "", 0.02)
+        status = deadline.poll(ended, 0.02)
         taps = len(read_table(target.pid).of_kind("tap")) if status == "completed" else 0
         expected, observed = f"the target is refused, or has {QUEUES} queues of the tap", f"{status}, {taps} queues"
         case.expect("target-with-own-tap", status != "completed" or taps == QUEUES, expected, observed)

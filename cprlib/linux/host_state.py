@@ -75,17 +75,21 @@ def read_process_state(pid: int, *names: str) -> Values:
 def read_memory(pid: int) -> Values:
     """Checksums of the memory that a process shares by memfds, as guest RAM, of each page that is not empty.
 
-    By the memfd's name and inode, which are the same in another process that has it open.
+    By the memfd's name, and a number when a process has several of that name. An ordinary migration shares guest RAM
+    only: its target has memfds of its own for firmware and ROMs.
 
     :raises OSError: the process is gone, or the caller may not read it.
     """
     values: Values = {}
-    for row in {row.inode: row for row in read_table(pid).guest_memory}.values():
+    memory = {row.inode: row for row in read_table(pid).guest_memory}
+    named: Counter[str] = Counter()
+    for row in (memory[inode] for inode in sorted(memory)):
         name = row.link.removeprefix("/memfd:").removesuffix(" (deleted)")
+        named[name] += 1
         with open(f"/proc/{pid}/fd/{row.number}", "rb", buffering=0) as file:
             for start, page in _pages(file.fileno()):
                 if page.strip(b"\0"):
-                    values[f"{name} {row.inode}/page {start:#x}"] = f"{zlib.crc32(page):08x}"
+                    values[f"{name} {named[name]}/page {start:#x}"] = f"{zlib.crc32(page):08x}"
     return values
 
 

@@ -118,13 +118,15 @@ class MigrationChannels:
 
     A name that begins with ``/`` is the path of an ordinary unix socket, which is a file.
 
-    :param cpr: empty in mode ``normal``, in which the target waits for ``cont`` after it has loaded the state.
+    :param cpr: empty in mode ``normal``.
     :param deferred: the target's main channel is set later by QMP's migrate-incoming.
+    :param waits_for_cont: the target does not run the guest by itself when it has loaded the state.
     """
 
     cpr: str
     main: str
     deferred: bool = False
+    waits_for_cont: bool = False
 
     @classmethod
     def fresh(cls) -> MigrationChannels:
@@ -138,9 +140,9 @@ class MigrationChannels:
     def incoming_arguments(self) -> list[str]:
         """``-incoming`` of a target's command line, one for each channel."""
         main = "defer" if self.deferred else json.dumps(self._describe("main", self.main))
-        if not self.cpr:
-            return [WAIT_FOR_CONT, "-incoming", main]
-        return ["-incoming", json.dumps(self._describe("cpr", self.cpr)), "-incoming", main]
+        waits = [WAIT_FOR_CONT] if self.waits_for_cont else []
+        cpr = ["-incoming", json.dumps(self._describe("cpr", self.cpr))] if self.cpr else []
+        return [*waits, *cpr, "-incoming", main]
 
     @staticmethod
     def _describe(kind: str, name: str) -> dict[str, object]:

@@ -35,7 +35,7 @@ from cprlib.testing.watch import FrameWatch, TrafficWatch
 from cprlib.traffic.other_frames import OtherFrames
 from cprlib.update.events import Who
 from cprlib.update.fault_injection import inject_fault
-from cprlib.update.faults import PLAIN, TARGET_SETTINGS, Fault, Survivor
+from cprlib.update.faults import PLAIN, TARGET_SETTINGS, Fault, Survivor, faults_in
 from cprlib.update.hooks import RecordMainChannel, RecordSentFds
 from cprlib.update.live_update import UpdateHook
 from cprlib.update.mechanism import Mode
@@ -155,13 +155,15 @@ class GuestCase(CaseChecks):
     def inject_fault(self, fault: Fault, *, name: str = "", hooks: Sequence[UpdateHook] = ()) -> FaultResult:
         """Update the guest with a fault, record it, and check that the fault was reached.
 
-        A source that has to survive must have its run state again, unless the update completed without its fault.
+        In an ordinary migration it is the fault that comes closest (:func:`faults_in`). A source that has to survive
+        must have its run state again, unless the update completed without its fault.
 
         :param name: of this fault in the case; its own when empty.
         :param hooks: further ones of the update.
         :raises DeadlineExceeded: the update did not end.
         :raises UpdateFailed: it failed although the target had to get the guest.
         """
+        (fault,) = faults_in(self.guest.mode, [fault])
         fault = replace(fault, name=name or fault.name)
         self.note_errors()
         try:

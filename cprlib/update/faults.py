@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cprlib.errors import UsageError
+from cprlib.update.mechanism import Mode
 
 
 class Phase(enum.StrEnum):
@@ -342,6 +344,18 @@ TABLES = (
 )
 
 
+IN_ORDINARY_MIGRATION = {
+    "no-listener": "main-closed",
+    "cpr-closed-with-fds": "main-garbage",
+    "target-killed-with-fds": "target-killed-when-ready",
+    "target-killed-with-devices": "target-killed-before-switchover",
+    **dict.fromkeys(("cancel-fds-sent", "cancel-fds-received", "cancel-creating-devices"), "cancel-before-switchover"),
+    "source-killed-fds-received": "source-killed-main",
+}
+"""Faults of the CPR channel, and of a target that waits for its CPR state: an ordinary migration has neither. By name,
+with the fault that comes closest there."""
+
+
 def make_rom(folder: Path) -> Path:
     """Write the file of an option ROM; it has :data:`ROM_BYTES` bytes and no content, so that no firmware runs it."""
     path = folder / "option.rom"
@@ -367,3 +381,12 @@ def faults_named(*names: str) -> tuple[Fault, ...]:
     if unknown:
         raise UsageError(f"inject fault {unknown[0]!r}", "there is none of that name", "see cprlib/update/faults.py")
     return tuple(known[name] for name in names)
+
+
+def faults_in(mode: Mode, faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """Faults of updates in a mode; for an ordinary migration with those of :data:`IN_ORDINARY_MIGRATION`, each once."""
+    if mode is not Mode.NORMAL:
+        return tuple(faults)
+    others = {fault.name: fault for table in TABLES for fault in table}
+    chosen = (others.get(IN_ORDINARY_MIGRATION.get(fault.name, ""), fault) for fault in faults)
+    return tuple(dict.fromkeys(chosen))

@@ -114,7 +114,8 @@ class LiveUpdate:
 
     def __post_init__(self) -> None:
         if self.mode is Mode.NORMAL:
-            self.channels = replace(self.channels, cpr="")
+            # as management does it; after a fault, no one would give it
+            self.channels = replace(self.channels, cpr="", waits_for_cont=not self.expects_failure)
             self.capabilities["x-ignore-shared"] = True
         self.source_channels = self.channels
         self.source_before = view(self.source)
@@ -335,7 +336,7 @@ class LiveUpdate:
 
     @property
     def _waits_for_cont(self) -> bool:
-        return self.mode is Mode.NORMAL or WAIT_FOR_CONT in self.target.settings.extra
+        return self.channels.waits_for_cont or WAIT_FOR_CONT in self.target.settings.extra
 
     @property
     def _compared(self) -> bool:

@@ -8,6 +8,7 @@ from cprlib.deadline import Deadline
 from cprlib.errors import Awaited, DeadlineExceeded, QemuFailed
 from cprlib.qemu.command_line import MigrationChannels
 from cprlib.qemu.machine import Machine
+from cprlib.qemu.wrapper import last_message
 
 READY_S = 30.0
 FAILURE_S = 0.5  # until the source is asked whether the migration has failed
@@ -24,9 +25,10 @@ def wait_served(target: Machine, failure: Callable[[], str]) -> None:
     while True:
         try:
             return target.wait_ready(FAILURE_S)
-        except DeadlineExceeded:
+        except DeadlineExceeded as error:
             if deadline.expired:
-                raise
+                happened = f"no QMP greeting; its last message: {last_message(target.messages) or 'none'}"
+                raise deadline.exceeded(happened, error.advice) from error
         if failed := failure():
             raise QemuFailed("send the CPR state", failed)
 

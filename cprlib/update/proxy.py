@@ -68,7 +68,7 @@ class ChannelProxy:
     :param hold: where the proxy holds until :meth:`release`; a number for that many bytes from the source.
     :param forward_held: the target gets at once what the proxy reads before it holds; else nothing before the release.
     :param outlive_source: deliver what the source has sent even if the source has closed the channel meanwhile, as a
-        socket does.
+        socket does; until the release the source never waits for room in the channel.
     :param record: keep what the source sends after the release, in :attr:`recorded`.
     :param hold_answers: never relay what the target sends.
     """
@@ -218,6 +218,8 @@ class ChannelProxy:
         if self._forward_held:
             self._flush(target)
         self._held.set()
+        if self._outlive_source:
+            ended = self._read_on(source, ended=ended)
         if not self._wait_released(source):
             return
         if not self._forward_held:
@@ -249,10 +251,23 @@ class ChannelProxy:
             message = receive(source)
             if not message.data:
                 return True
+            self._keep(message)
+        return False
+
+    def _read_on(self, source: socket.socket, *, ended: bool) -> bool:
+        """Keep what the source sends until the release; returns whether its stream has ended."""
+        while not (ended or self._released.is_set()):
+            if select.select([source], [], [], TICK_S)[0]:
+                message = receive(source)
+                ended = not message.data
+                self._keep(message)
+        return ended
+
+    def _keep(self, message: Message) -> None:
+        if message.data:
             self.byte_count += len(message.data)
             self.descriptors += len(message.descriptors)
             self._messages.append(message)
-        return False
 
     def _flush(self, target: socket.socket) -> None:
         for message in self._messages:

@@ -19,7 +19,7 @@ from cprlib.testing.measured_case import MeasuredCase
 from cprlib.testing.nic_view import TapView, read_tap_view
 from cprlib.traffic.probes import TRAFFIC_ANSWER_S, Probes
 from cprlib.update.fault_injection import inject_fault
-from cprlib.update.faults import Action, Fault, Survivor
+from cprlib.update.faults import Action, Fault, Survivor, faults_in
 from cprlib.update.outcome import FAILED_STATES
 from cprlib.update.results import FaultResult
 from fault_ends import check_end
@@ -52,7 +52,7 @@ class FaultSequence:
         :param more: the faults of the next call belong to these: the whole state is compared after those.
         :returns: whether the guest can be updated again.
         """
-        faults = list(faults)
+        faults = faults_in(self._case.guest.mode, faults)
         if not self._more:
             with self._case.control_step():
                 self._state = read_compared(self._case.guest)

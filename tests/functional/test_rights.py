@@ -12,7 +12,7 @@ from cprlib.errors import UpdateFailed
 from cprlib.evidence.records import Role
 from cprlib.linux.procfs import status_field
 from cprlib.linux.supervised_calls import ALWAYS, OPEN_VHOST_AGAIN, FailingCall, SupervisedCalls
-from cprlib.qemu.command_line import WAIT_FOR_CONT, MigrationChannels
+from cprlib.qemu.command_line import WAIT_FOR_CONT
 from cprlib.qemu.netdev import TapNetdev, TapSource
 from cprlib.qemu.nic_state import vhost_started
 from cprlib.testing.checks import without_time
@@ -48,7 +48,8 @@ class SocketFiles(UpdateHook):
         """Give the channels paths; a path has room for about 100 bytes, so it is not in the case's folder."""
         self._folder = Path(update.stack.enter_context(TemporaryDirectory(prefix="cprlib-")))
         self._folder.chmod(0o755)
-        update.channels = MigrationChannels(str(self._folder / "cpr"), str(self._folder / "main"))
+        cpr = str(self._folder / "cpr") if update.channels.cpr else ""
+        update.channels = replace(update.channels, cpr=cpr, main=str(self._folder / "main"))
         update.source_channels = update.channels
 
     def at_phase(self, phase: Phase, update: LiveUpdate) -> None:
@@ -92,7 +93,8 @@ class Rights(LiveUpdateTest):
             with failed_updates(case) as updates:
                 if not updates.inject(faults_named("target-killed-with-fds")):  # it never owned vhost
                     return
-            self._lose_vhost(case)
+            if case.evidence.mechanism.handling.releases_vhost:
+                self._lose_vhost(case)
             self._update_without_vhost(case)
             case.expect_answers("in-the-end")
 

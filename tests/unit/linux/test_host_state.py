@@ -77,10 +77,20 @@ def test_memory_shows_a_byte_that_changed_and_leaves_holes() -> None:
     os.pwrite(file, b"S", 5 * mib + 7)
     found = changed(before, read_memory(os.getpid()))
     assert os.fstat(file).st_blocks == blocks
-    name = f"guest-memory {os.fstat(file).st_ino}"
+    name = "guest-memory 1"
     os.close(file)
     assert {path for path in before if path.startswith(name)} == {f"{name}/page 0x0", f"{name}/page 0x500000"}
     assert found == {f"{name}/page 0x500000"}
+
+
+def test_memory_of_another_file_with_this_name_has_a_number() -> None:
+    files = [os.memfd_create("twice") for _ in range(2)]
+    for number, file in enumerate(files):
+        os.pwrite(file, b"x", 4096 * number)
+    found = {path for path in read_memory(os.getpid()) if path.startswith("twice")}
+    for file in files:
+        os.close(file)
+    assert found == {"twice 1/page 0x0", "twice 2/page 0x1000"}
 
 
 def test_process_shows_a_signal_mask_and_a_child() -> None:

@@ -50,7 +50,8 @@ def test_target_waits_on_both_channels_cpr_first() -> None:
 
 def test_ordinary_migration_has_one_channel_and_its_memory_in_a_file() -> None:
     channels = MigrationChannels("", "m")
-    assert replace(channels, deferred=True).incoming_arguments() == ["-S", "-incoming", "defer"]
+    assert replace(channels, deferred=True).incoming_arguments() == ["-incoming", "defer"]
+    assert replace(channels, waits_for_cont=True).incoming_arguments()[:2] == ["-S", "-incoming"]
     assert [item["channel-type"] for item in channels.descriptions()] == ["main"]
     line = " ".join(command_line(machine_settings(memory_file=7), MachineFiles(Path("/e"), "source"), 5, 6))
     assert "memory-backend-file,mem-path=/proc/self/fd/7,id=ram0,share=on" in line

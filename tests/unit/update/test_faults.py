@@ -13,6 +13,7 @@ from cprlib.linux.descriptors import exhaust_descriptors, read_table
 from cprlib.update import faults
 from cprlib.update.fault_injection import changed_settings
 from cprlib.update.faults import Action, Actor, Fault, Phase, Survivor
+from cprlib.update.mechanism import Mode
 
 from ..qemu.samples import machine_settings
 
@@ -25,6 +26,16 @@ def test_names_are_unique_and_every_phase_is_used() -> None:
     assert {fault.phase for fault in ALL} == set(Phase)
     assert {fault.actor for fault in ALL} == set(Actor)
     assert {fault.action for fault in ALL} == set(Action)
+
+
+def test_an_ordinary_migration_has_the_closest_faults_of_its_own_once() -> None:
+    assert faults.faults_in(Mode.CPR_TRANSFER, faults.CANCELS) == faults.CANCELS
+    names = [fault.name for fault in faults.faults_in(Mode.NORMAL, faults.CANCELS)]
+    assert names == ["cancel-before-migrate", "cancel-before-switchover", "cancel-too-late"]
+    named = faults.faults_named(*faults.IN_ORDINARY_MIGRATION)
+    without_cpr = {Phase.CPR_READY, Phase.BEFORE_SWITCHOVER, Phase.MAIN_CONNECTED}
+    assert {fault.phase for fault in faults.faults_in(Mode.NORMAL, named)} == without_cpr
+    assert [fault.survivor for fault in faults.faults_in(Mode.NORMAL, named)][-1] is Survivor.NEITHER
 
 
 def test_a_source_that_was_killed_survives_nothing() -> None:

@@ -240,6 +240,18 @@ def test_a_proxy_that_delivers_outlives_its_source() -> None:
             accepted.sendall(b"and once more")
 
 
+def test_a_source_never_waits_for_room_in_a_proxy_that_outlives_it() -> None:
+    data = bytes(4 << 20)  # more than a socket has room for
+    with target() as (name, listener), ChannelProxy(HERE, name, 2, forward_held=True, outlive_source=True) as proxy:
+        with source(proxy) as connection:
+            connection.settimeout(10)
+            connection.sendall(data)
+        accepted, _ = listener.accept()
+        with accepted:
+            proxy.release()
+            assert read_all(accepted) == (data, [])
+
+
 def test_a_refusing_proxy_accepts_only_after_release() -> None:
     with (
         target() as (name, listener),

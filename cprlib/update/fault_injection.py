@@ -202,7 +202,8 @@ class FaultInjection(UpdateHook):
                 LOADING_BYTES if loading else Hold.WHEN_CONNECTED,
                 forward_held=loading,
                 # without a return path the source hangs up while the proxy holds what it has sent
-                outlive_source=fault.unnoticed or fault.survivor in (Survivor.TARGET, Survivor.EITHER),
+                outlive_source=fault.survivor in (Survivor.TARGET, Survivor.EITHER),
+                unlimited=fault.unnoticed,  # the source has to complete
             )
         elif fault.phase in BARRIERS and fault.action not in TARGET_SETTINGS:
             self._barrier = update.stack.enter_context(StartupBarrier())

@@ -68,7 +68,8 @@ class ChannelProxy:
     :param hold: where the proxy holds until :meth:`release`; a number for that many bytes from the source.
     :param forward_held: the target gets at once what the proxy reads before it holds; else nothing before the release.
     :param outlive_source: deliver what the source has sent even if the source has closed the channel meanwhile, as a
-        socket does; until the release the source never waits for room in the channel.
+        socket does.
+    :param unlimited: until the release the source never waits for room in the channel.
     :param record: keep what the source sends after the release, in :attr:`recorded`.
     :param hold_answers: never relay what the target sends.
     """
@@ -81,6 +82,7 @@ class ChannelProxy:
         *,
         forward_held: bool = False,
         outlive_source: bool = False,
+        unlimited: bool = False,
         record: bool = False,
         hold_answers: bool = False,
     ) -> None:
@@ -92,6 +94,7 @@ class ChannelProxy:
         self._hold = hold
         self._forward_held = forward_held
         self._outlive_source = outlive_source
+        self._unlimited = unlimited
         self._record = record
         self._hold_answers = hold_answers
         self.recorded = bytearray()
@@ -218,7 +221,7 @@ class ChannelProxy:
         if self._forward_held:
             self._flush(target)
         self._held.set()
-        if self._outlive_source:
+        if self._unlimited:
             ended = self._read_on(source, ended=ended)
         if not self._wait_released(source):
             return

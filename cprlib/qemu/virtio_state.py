@@ -187,7 +187,7 @@ def _serial(data: bytes) -> list[tuple[str, str]] | None:
 
 
 def _subsection(name: str, data: bytes) -> Values:
-    """A subsection of vmstate_virtio; those with an entry for each possible queue without the entries that are zero."""
+    """A subsection of vmstate_virtio; those with an entry for each possible queue without what is zero there."""
     match name:
         case "virtqueues":
             yield from _queues(name, data, (("avail", 8), ("used", 8)))
@@ -218,9 +218,10 @@ def _queues(name: str, data: bytes, layout: tuple[tuple[str, int], ...]) -> Valu
         yield from rows(name, data)
         return
     for number in range(len(data) // size):
-        entry = data[number * size : (number + 1) * size]
-        if any(entry):
-            yield from _Cursor(entry).fields(f"{name}/queue[{number}]/", *layout)
+        cursor = _Cursor(data[number * size : (number + 1) * size])
+        for path, value in cursor.fields(f"{name}/queue[{number}]/", *layout):
+            if value.strip("0"):
+                yield path, value
 
 
 def rows(name: str, data: bytes, width: int = ROW) -> Values:

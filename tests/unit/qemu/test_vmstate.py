@@ -223,3 +223,12 @@ def test_the_format_of_a_stream_has_each_structure_of_each_section() -> None:
             "lost": "version 1: lost uint32 4",
         },
     }
+
+
+def test_a_packed_ring_at_its_beginning_is_listed_as_one_that_has_moved() -> None:
+    def listed(last_avail_idx: int) -> dict[str, str]:
+        section = b"\x05\x18virtio/packed_virtqueues" + struct.pack(">I", 1)
+        return dict(virtio_values(virtio_net() + section + struct.pack(">HBHBI", last_avail_idx, 0, 0, 0, 0)))
+
+    moved = set(listed(7).items()) - set(listed(0).items())
+    assert moved == {("packed_virtqueues/queue[0]/last_avail_idx", "0007")}

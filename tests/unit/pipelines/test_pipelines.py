@@ -96,7 +96,8 @@ def test_both_have_every_stage() -> None:
         found = {words[0] for words in calls_of(path)}
         assert found == {"doctor", "run", "report", "prove"}, path
         joined = [" ".join(words) for words in calls_of(path)]
-        for expected in ("--matrix push", "--matrix night --shard", "--merge", "--policy strict", "prove --quick"):
+        several = ("--matrix push", "--matrix night --shard", "--merge", "--policy strict", "prove --quick")
+        for expected in (*several, "mode=normal -t mechanism:local"):
             assert any(expected in line for line in joined), (path, expected)
 
 

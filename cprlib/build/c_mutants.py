@@ -10,7 +10,7 @@ import collections
 import enum
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import tree_sitter_c
@@ -93,6 +93,22 @@ def find_changes(source: bytes, lines: Mapping[int, str]) -> Changes:
     return finder.found
 
 
+def lines_of_functions(source: bytes, names: Collection[str]) -> dict[int, str]:
+    """The lines of functions, from 1, each with the name of its function.
+
+    :param names: of functions; those that the file does not define are left out.
+    """
+    finder = _Finder(source, {})
+    root = Parser(Language(tree_sitter_c.language())).parse(source).root_node
+    found = {node: finder.name_of(node) for node in _definitions(root)}
+    return {
+        line: name
+        for node, name in found.items()
+        if name in names
+        for line in range(node.start_point[0] + 1, node.end_point[0] + 2)
+    }
+
+
 def weave(source: bytes, changes: Sequence[tuple[int, CodeChange]]) -> bytes:
     """The text of a file with mutants in it; line numbers stay.
 
@@ -145,7 +161,7 @@ class _Finder:
     def _place_of(self, child: Node, node: Node, place: _Place) -> _Place:
         function, macro, constant = place.function, place.macro, place.constant
         if node.type == "function_definition":
-            function = self._name_of(node) if child.type == "compound_statement" else ""
+            function = self.name_of(node) if child.type == "compound_statement" else ""
         if node.type == "call_expression" and child.type == "argument_list":
             macro = macro or MACRO.fullmatch(self._text(node.children[0])) is not None
         if node.type == "declaration" and any(self._text(item) == b"static" for item in node.children):
@@ -278,7 +294,7 @@ class _Finder:
         values = (b" NULL",) if pointer else EARLY_RETURNS.get(self._text(kind), ())
         if not values or body.named_child_count == 0:
             self.found.skipped["function that cannot return early"] += 1
-        name = self._name_of(node)
+        name = self.name_of(node)
         line = node.start_point[0] + 1
         at = body.start_byte + 1
         for value in values if body.named_child_count else ():
@@ -309,7 +325,8 @@ class _Finder:
             node = node.parent
         return node.child_by_field_name("body")
 
-    def _name_of(self, function: Node) -> str:
+    def name_of(self, function: Node) -> str:
+        """The name of a function, given its definition."""
         node = function.child_by_field_name("declarator")
         while node is not None and node.type != "identifier":
             node = node.child_by_field_name("declarator")
@@ -321,6 +338,15 @@ class _Finder:
     def _line(self, node: Node) -> str:
         """The text of a node on one line."""
         return " ".join(self._text(node).decode(errors="replace").split())
+
+
+def _definitions(node: Node) -> Iterator[Node]:
+    """The definitions of functions, also under conditional code."""
+    for child in node.children:
+        if child.type == "function_definition":
+            yield child
+        elif child.type in CONDITIONAL_CODE:
+            yield from _definitions(child)
 
 
 def _parent(node: Node) -> Node:

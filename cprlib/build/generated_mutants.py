@@ -1,4 +1,4 @@
-"""All generated mutants of a series in one program: where they are, their numbers, and what the compiler refuses.
+"""All generated mutants of a series, or of functions of QEMU, in one program: their places and numbers.
 
 The sources of the series are written with every mutant in them (:mod:`cprlib.build.c_mutants`). A mutant that does
 not compile is left out, and the rest is compiled again. images/qemu/cprlib-mutant.h has the code that chooses one.
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cprlib.build.added_lines import patched_files
-from cprlib.build.c_mutants import CodeChange, find_changes, weave
+from cprlib.build.c_mutants import CodeChange, find_changes, lines_of_functions, weave
 from cprlib.build.series import Series
-from cprlib.errors import BuildFailed
+from cprlib.errors import BuildFailed, UsageError
 from cprlib.files import project_folder
 
 HEADER = "cprlib-mutant.h"
@@ -31,7 +31,7 @@ class GeneratedMutant:
     """One mutant.
 
     :param number: from 1; QEMU is started with it.
-    :param patch: the patch of the series that wrote the line.
+    :param patch: the patch of the series that wrote the line; the file, of a function that was asked for.
     :param line: in the source with the series, from 1.
     :param rule: a value of :class:`cprlib.build.c_mutants.Rule`.
     :param original: the text that is changed. :param mutated: what it is changed to.
@@ -84,7 +84,8 @@ class _Candidate:
 class Weaver:
     """The sources of a series with mutants in them.
 
-    :param sources: text of each file; :param added: for each file, the patch of each added line.
+    :param sources: text of each file.
+    :param added: for each file, the patch of each added line; of functions, the file of each of their lines.
     """
 
     sources: Mapping[str, bytes]
@@ -108,9 +109,36 @@ class Weaver:
         }
         texts = {name: "".join(f"{line}\n" for line in file.lines) for name, file in files.items()}
         sources = {name: text.encode(errors="surrogateescape") for name, text in texts.items()}
-        weaver = cls(sources, {name: file.added for name, file in files.items()})
+        return cls._find(sources, {name: file.added for name, file in files.items()})
+
+    @classmethod
+    def of_functions(cls, names: Collection[str], source: Path, compiled: Collection[str]) -> Weaver:
+        """Find the mutants of functions, of the series or not.
+
+        :param names: of the functions. :param source: folder of the source.
+        :param compiled: as for :meth:`of_series`.
+        :raises UsageError: QEMU is compiled from no function of a name.
+        """
+        sources, lines, missing = dict[str, bytes](), dict[str, dict[int, str]](), set(names)
+        word = re.compile(
+            rb"^(?:[\w*]+ +)*\**(?:" + "|".join(map(re.escape, sorted(names))).encode() + rb")\(", re.MULTILINE
+        )
+        for file in sorted(name for name in compiled if name.endswith(".c") and not name.startswith(NOT_LINKED)):
+            path = source / file
+            if path.is_file() and word.search(text := path.read_bytes()):
+                found = lines_of_functions(text, names)
+                missing -= set(found.values())
+                sources[file], lines[file] = text, dict.fromkeys(found, file)
+        if missing:
+            happened = "QEMU is compiled from no function of this name"
+            raise UsageError(f"make mutants of {min(missing)}()", happened, "give names as they are in QEMU's source")
+        return cls._find(sources, lines)
+
+    @classmethod
+    def _find(cls, sources: Mapping[str, bytes], added: Mapping[str, Mapping[int, str]]) -> Weaver:
+        weaver = cls(sources, added)
         for name, source in sources.items():
-            found = find_changes(source, weaver.added[name])
+            found = find_changes(source, added[name])
             weaver.skipped += found.skipped
             weaver._candidates += [_Candidate(name, change) for change in found.changes]
         return weaver

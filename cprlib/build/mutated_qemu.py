@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,10 +33,11 @@ class MutatedQemu:
     set: MutantSet
 
 
-def build_mutated(base: str, progress: Progress) -> MutatedQemu:
+def build_mutated(base: str, progress: Progress, functions: Collection[str] = ()) -> MutatedQemu:
     """Build the QEMU of a base with all generated mutants of its series, or return the build that the store has.
 
-    :raises UsageError: there is no such base, or no series for it.
+    :param functions: names of functions of QEMU that have the mutants, instead of the lines that the series adds.
+    :raises UsageError: there is no such base, no series for it, or no function of a name.
     :raises DownloadFailed: packages could not be fetched.
     :raises BuildFailed: the series does not apply, or the compiler refuses more than single mutants.
     """
@@ -43,9 +45,11 @@ def build_mutated(base: str, progress: Progress) -> MutatedQemu:
     key = store.key_of(
         grammar=version("tree-sitter-c"),
         header=files.project_folder() / "images" / "qemu" / HEADER,
+        functions=" ".join(sorted(functions)),
         **{Path(name).stem: here / name for name in GENERATOR},
     )
-    qemu = build_qemu(base, True, progress, instrumentation=Instrumentation(key, _compile))
+    link = functools.partial(_compile, functions)
+    qemu = build_qemu(base, True, progress, instrumentation=Instrumentation(key, link))
     path = qemu.path.parent.parent / LIST_FILE
     try:
         return MutatedQemu(qemu, codec.load_json(MutantSet, path.read_bytes()))
@@ -54,9 +58,13 @@ def build_mutated(base: str, progress: Progress) -> MutatedQemu:
         raise EnvironmentFailure(f"read {path}", str(error), advice) from error
 
 
-def _compile(tree: SourceTree, series: Series, entry: Path, progress: Progress) -> Path:
+def _compile(functions: Collection[str], tree: SourceTree, series: Series, entry: Path, progress: Progress) -> Path:
     """Compile the sources of the series with mutants in them, and write the list of the mutants."""
-    weaver = Weaver.of_series(series, tree.pristine, {item.file for item in tree.compile_commands()})
+    compiled = {item.file for item in tree.compile_commands()}
+    if functions:
+        weaver = Weaver.of_functions(functions, tree.source, compiled)
+    else:
+        weaver = Weaver.of_series(series, tree.pristine, compiled)
     purpose = "compile generated mutants"
     command = ["ninja", "-C", str(tree.build), f"-j{usable_jobs()}", "-k0", TARGET]  # -k0: all errors at once
 

@@ -25,11 +25,12 @@ from cprlib.cli.options import (
     resume_session,
     session_options,
 )
+from cprlib.errors import UsageError
 
 if TYPE_CHECKING:
     from cprlib.campaign.mutation.plan import PlannedBuild
 
-GENERATED_ONLY = ("patches", "tests", "sample", "seed", "hours", "at_least")
+GENERATED_ONLY = ("patches", "functions", "tests", "sample", "seed", "hours", "at_least")
 NOT_GENERATED = ("mutants", "whole", "repeat", "mutants_folder")
 
 
@@ -61,6 +62,13 @@ NOT_GENERATED = ("mutants", "whole", "repeat", "mutants_folder")
     multiple=True,
     metavar="N",
     help="With --generated: only of this patch of the series; may be given several times.",
+)
+@click.option(
+    "--function",
+    "functions",
+    multiple=True,
+    metavar="NAME",
+    help="With --generated: mutants of this function of QEMU instead of the series; may be given several times.",
 )
 @click.option(
     "--test",
@@ -127,6 +135,9 @@ def prove(
         fit = given_options(context).keys() - set(unfit)
         refuse_options(context, "prove the suite", f"it is for {kind}", kept=fit)
         find_base(options["base"])
+        if options["patches"] and options["functions"]:
+            tried = "prove generated mutants"
+            raise UsageError(tried, "both --patch and --function are given", "give one of them")
         if generated:  # refuse an unknown patch or mutant before a lab is looked for
             require_patches(options["patches"], options["base"])
         else:

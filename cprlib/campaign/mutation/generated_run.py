@@ -331,7 +331,7 @@ def prove_generated(
     """
     equivalent, known, policies = load_equivalent(), load_killers(), load_policies(request.base)
     with open_session(STORE, folder, request.engine, parallel, progress, request.base) as session:
-        mutated = build_mutated(request.base, progress)
+        mutated = build_mutated(request.base, progress, request.functions)
         chosen = choose_generated(mutated.set, request, equivalent)
         work, built = MutationJobs(session, request.base, policies), described_build(mutated.qemu)
         counts = f"{len(chosen.to_run)} of {chosen.available} generated mutants"

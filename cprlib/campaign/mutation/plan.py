@@ -37,6 +37,7 @@ class MutationRequest:
     :param command: the command line that began the session.
     :param generated: generated mutants of the series instead of those of images/qemu/mutants.
     :param patches: numbers of the patches whose generated mutants run; empty for all.
+    :param functions: names of functions of QEMU that have the mutants, instead of the lines that the series adds.
     :param sample: how many of them run; None for all. :param seed: chooses the sample.
     :param hours: no test of them begins after this time; None for no limit.
     :param at_least: percent of them that must be killed.
@@ -53,6 +54,7 @@ class MutationRequest:
     started_ns: int = 0
     generated: bool = False
     patches: tuple[int, ...] = ()
+    functions: tuple[str, ...] = ()
     sample: int | None = None
     seed: int = 0
     hours: float | None = None

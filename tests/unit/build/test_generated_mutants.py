@@ -11,7 +11,7 @@ import pytest
 from cprlib.build.generated_mutants import ROUNDS, GeneratedMutant, MutantSet, Weaver
 from cprlib.build.series import Series
 from cprlib.campaign.mutation.generated_run import reached_numbers
-from cprlib.errors import BuildFailed
+from cprlib.errors import BuildFailed, UsageError
 
 BASE = """\
 #include <stdio.h>
@@ -122,6 +122,31 @@ def test_what_the_compiler_refuses_is_left_out(tmp_path: Path, series: Series) -
     found = weaver.compile(lambda _texts: next(outputs))
     assert {item.line for item in found.not_compiled} == {11}
     assert 11 not in {item.line for item in found.mutants}
+
+
+def test_all_lines_of_a_function_have_mutants(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "tap.c").write_text("""\
+#ifdef CONFIG_TAP
+static int *tap_first(int a)
+{
+    return tap_second(a);
+}
+
+int tap_second(int a)
+{
+    tap_first(a);
+    return 0;
+}
+#endif
+""")
+    (tmp_path / "net" / "hub.c").write_text("void hub(void)\n{\n    tap_second(1);\n}\n")
+    compiled = {"net/tap.c", "net/hub.c", "net/generated.c"}
+    found = Weaver.of_functions(["tap_second"], tmp_path, compiled).compile(lambda _texts: "")
+    assert {(item.file, item.patch, item.function) for item in found.mutants} == {("net/tap.c",) * 2 + ("tap_second",)}
+    assert "tap_first(a);" in {item.original for item in found.mutants}
+    with pytest.raises(UsageError, match="tap_third"):
+        Weaver.of_functions(["tap_second", "tap_third"], tmp_path, compiled)
 
 
 def test_other_errors_of_the_compiler_end_the_build(tmp_path: Path, series: Series) -> None:

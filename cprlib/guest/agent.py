@@ -274,6 +274,17 @@ class AgentConnection:
         """Return the NIC to its driver, as :meth:`bind_driver` does."""
         self._channel.request("ring-end", {"name": bound.name, "driver": bound.driver}, seconds=REBIND_S)
 
+    def write_port(self, port: int, value: int, width: int = 1) -> None:
+        """Write to an I/O port; width: 1, 2 or 4 bytes."""
+        self._channel.request("write-port", {"port": port, "value": value, "width": width})
+
+    def write_file(self, path: str, offset: int, content: bytes) -> None:
+        """Write into a file of registers: ``config`` of a PCI device in sysfs, or ``/dev/cpu/0/msr``.
+
+        :param content: 1 to 16 bytes.
+        """
+        self._channel.request("write-file", {"path": path, "offset": offset, "bytes": content.hex()})
+
     def configure(self, ipv4: str, ipv6: str) -> None:
         """Set a new NIC up with its addresses, as at boot; a NIC that has them is unchanged.
 

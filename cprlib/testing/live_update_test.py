@@ -119,6 +119,9 @@ class LiveUpdateTest(Test):  # type: ignore[misc]
                         case.note_complaints_at_boot()
                         if settings.netdevs[0].queues > 1:
                             spread_flows(guest.agent)
+                        if spec.role is Role.CHECKS:  # traffic that is measured has a control run
+                            with case.control_step():
+                                case.expect_answers("booted", settings.netdevs[:1])
                         yield case
                         case.check_frames()
                         if not case.evidence.faults:  # after which a QEMU may complain

@@ -15,6 +15,7 @@
 #include "netinfo.h"
 #include "port.h"
 #include "reflector.h"
+#include "registers.h"
 #include "request.h"
 #include "rss.h"
 #include "sender.h"
@@ -91,6 +92,8 @@ static const struct {
     {"ring-break", broken_ring_make},
     {"ring-kick", broken_ring_kick},
     {"ring-end", broken_ring_end},
+    {"write-port", registers_write_port},
+    {"write-file", registers_write_file},
     {"configure", lifecycle_configure},
     {"rss", rss_report},
     {"rss-set", rss_set},

@@ -28,13 +28,15 @@ class Announcements(LiveUpdateTest):
     def test_guest_is_announced_as_often_as_configured(self) -> None:
         """After an update the target announces the guest in as many rounds as its migration parameters say, or never.
 
-        QEMU's RARP and the guest's own announcements have these rounds (migrate_announce_params(),
+        The NIC can be reset then, also where the guest is not announced: patch 16 (virtio-net: keep the announcement
+        timer). QEMU's RARP and the guest's own announcements have these rounds (migrate_announce_params(),
         migration/options.c). All updates of the suite are checked so, most of them with the default of five rounds.
 
-        :avocado: tags=patch:tap-cpr,patch:6,mechanism:cpr,mechanism:local,vhost:off,queues:1
+        :avocado: tags=patch:tap-cpr,patch:6,patch:announcement-timer,patch:16
+        :avocado: tags=mechanism:cpr,mechanism:local,vhost:off,queues:1
         """
         with self.given_guest(GuestSpec(netdevs=(TapNetdev(),), role=Role.CHECKS)) as case:
-            own = case.guest.machine.settings
+            own, agent = case.guest.machine.settings, case.guest.agent
             for label, parameters in (("never", NONE), ("three-rounds", FEW)):
                 words = [
                     word
@@ -42,6 +44,9 @@ class Announcements(LiveUpdateTest):
                     for word in ("-global", f"migration.announce-{name}={value}")
                 ]
                 case.live_update(label=label, target=replace(own, extra=(*own.extra, *words)))
+                if parameters == NONE:
+                    agent.bind_driver(agent.unbind_driver())
+                    agent.configure(f"{GUEST.ipv4}/24", f"{GUEST.ipv6}/64")
                 case.expect_answers(label)
             due = [update.announcements_ms for update in case.guest.updates]
             meaning = "the targets' parameters are not those of their command lines; announcements in ms after RESUME"

@@ -89,7 +89,7 @@ def find_changes(source: bytes, lines: Mapping[int, str]) -> Changes:
     :param lines: numbers of the lines to change, from 1; a text is changed when it starts on one of these.
     """
     finder = _Finder(source, lines)
-    finder.visit(Parser(Language(tree_sitter_c.language())).parse(source).root_node, _Place())
+    finder.visit(_parsed(source), _Place())
     return finder.found
 
 
@@ -98,13 +98,10 @@ def lines_of_functions(source: bytes, names: Collection[str]) -> dict[int, str]:
 
     :param names: of functions; those that the file does not define are left out.
     """
-    finder = _Finder(source, {})
-    root = Parser(Language(tree_sitter_c.language())).parse(source).root_node
-    found = {node: finder.name_of(node) for node in _definitions(root)}
     return {
         line: name
-        for node, name in found.items()
-        if name in names
+        for node in _definitions(_parsed(source))
+        if (name := _name_of(node)) in names
         for line in range(node.start_point[0] + 1, node.end_point[0] + 2)
     }
 
@@ -161,7 +158,7 @@ class _Finder:
     def _place_of(self, child: Node, node: Node, place: _Place) -> _Place:
         function, macro, constant = place.function, place.macro, place.constant
         if node.type == "function_definition":
-            function = self.name_of(node) if child.type == "compound_statement" else ""
+            function = _name_of(node) if child.type == "compound_statement" else ""
         if node.type == "call_expression" and child.type == "argument_list":
             macro = macro or MACRO.fullmatch(self._text(node.children[0])) is not None
         if node.type == "declaration" and any(self._text(item) == b"static" for item in node.children):
@@ -294,7 +291,7 @@ class _Finder:
         values = (b" NULL",) if pointer else EARLY_RETURNS.get(self._text(kind), ())
         if not values or body.named_child_count == 0:
             self.found.skipped["function that cannot return early"] += 1
-        name = self.name_of(node)
+        name = _name_of(node)
         line = node.start_point[0] + 1
         at = body.start_byte + 1
         for value in values if body.named_child_count else ():
@@ -325,19 +322,24 @@ class _Finder:
             node = node.parent
         return node.child_by_field_name("body")
 
-    def name_of(self, function: Node) -> str:
-        """The name of a function, given its definition."""
-        node = function.child_by_field_name("declarator")
-        while node is not None and node.type != "identifier":
-            node = node.child_by_field_name("declarator")
-        return self._text(node).decode() if node else ""
-
     def _text(self, node: Node) -> bytes:
         return self._source[node.start_byte : node.end_byte]
 
     def _line(self, node: Node) -> str:
         """The text of a node on one line."""
         return " ".join(self._text(node).decode(errors="replace").split())
+
+
+def _parsed(source: bytes) -> Node:
+    return Parser(Language(tree_sitter_c.language())).parse(source).root_node
+
+
+def _name_of(function: Node) -> str:
+    """The name of a function, given its definition."""
+    node = function.child_by_field_name("declarator")
+    while node is not None and node.type != "identifier":
+        node = node.child_by_field_name("declarator")
+    return node.text.decode() if node and node.text else ""
 
 
 def _definitions(node: Node) -> Iterator[Node]:

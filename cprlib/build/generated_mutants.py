@@ -105,7 +105,7 @@ class Weaver:
         files = {
             name: file
             for name, file in patched_files(series, pristine).items()
-            if name.endswith(".c") and name in compiled and not name.startswith(NOT_LINKED)
+            if name in compiled and _has_mutants(name)
         }
         texts = {name: "".join(f"{line}\n" for line in file.lines) for name, file in files.items()}
         sources = {name: text.encode(errors="surrogateescape") for name, text in texts.items()}
@@ -120,13 +120,9 @@ class Weaver:
         :raises UsageError: QEMU is compiled from no function of a name.
         """
         sources, lines, missing = dict[str, bytes](), dict[str, dict[int, str]](), set(names)
-        word = re.compile(
-            rb"^(?:[\w*]+ +)*\**(?:" + "|".join(map(re.escape, sorted(names))).encode() + rb")\(", re.MULTILINE
-        )
-        for file in sorted(name for name in compiled if name.endswith(".c") and not name.startswith(NOT_LINKED)):
-            path = source / file
-            if path.is_file() and word.search(text := path.read_bytes()):
-                found = lines_of_functions(text, names)
+        for file in sorted(filter(_has_mutants, compiled)):
+            text = (source / file).read_bytes() if (source / file).is_file() else b""
+            if any(name.encode() in text for name in names) and (found := lines_of_functions(text, names)):
                 missing -= set(found.values())
                 sources[file], lines[file] = text, dict.fromkeys(found, file)
         if missing:
@@ -247,3 +243,8 @@ class Weaver:
 
     def _line(self, item: _Candidate) -> str:
         return self.sources[item.file].splitlines()[item.change.line - 1].decode(errors="replace").strip()
+
+
+def _has_mutants(file: str) -> bool:
+    """Whether mutants are made in a source file that QEMU is compiled from."""
+    return file.endswith(".c") and not file.startswith(NOT_LINKED)

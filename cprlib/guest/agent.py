@@ -24,6 +24,7 @@ from cprlib.guest.replies import (
     ToggleResult,
     invalid_answer,
 )
+from cprlib.linux.topology import GUEST
 
 REPEAT_S = 2.0  # without an answer for this long, an idempotent request is sent again
 FILES_REPEAT_S = 10.0  # more than it takes on a busy machine: a repetition would make the guest busier still
@@ -274,8 +275,11 @@ class AgentConnection:
         """Return the NIC to its driver, as :meth:`bind_driver` does."""
         self._channel.request("ring-end", {"name": bound.name, "driver": bound.driver}, seconds=REBIND_S)
 
-    def write_port(self, port: int, value: int, width: int = 1) -> None:
-        """Write to an I/O port; width: 1, 2 or 4 bytes."""
+    def write_port(self, port: int, value: int, width: int) -> None:
+        """Write to an I/O port.
+
+        :param width: 1, 2 or 4 bytes.
+        """
         self._channel.request("write-port", {"port": port, "value": value, "width": width})
 
     def write_file(self, path: str, offset: int, content: bytes) -> None:
@@ -285,12 +289,10 @@ class AgentConnection:
         """
         self._channel.request("write-file", {"path": path, "offset": offset, "bytes": content.hex()})
 
-    def configure(self, ipv4: str, ipv6: str) -> None:
-        """Set a new NIC up with its addresses, as at boot; a NIC that has them is unchanged.
-
-        :param ipv4, ipv6: with the length of the prefix: ``10.75.0.2/24``.
-        """
-        self._repeatable("configure", {"device": GUEST_INTERFACE, "ipv4": ipv4, "ipv6": ipv6})
+    def configure(self) -> None:
+        """Set a new NIC up with its addresses, as at boot; a NIC that has them is unchanged."""
+        addresses = {"ipv4": f"{GUEST.ipv4}/24", "ipv6": f"{GUEST.ipv6}/64"}
+        self._repeatable("configure", {"device": GUEST_INTERFACE, **addresses})
 
     def reboot(self) -> None:
         self._channel.request("reboot")

@@ -12,7 +12,7 @@ from cprlib.errors import Awaited, DeadlineExceeded, GuestFailed
 from cprlib.guest.agent import AgentConnection
 from cprlib.guest.replies import GUEST_INTERFACE, NicInfo
 from cprlib.linux.kernel_trace import KernelTrace
-from cprlib.linux.topology import GUEST, Topology, guest_end, station_end
+from cprlib.linux.topology import Topology, guest_end, station_end
 from cprlib.qemu.machine import Machine
 from cprlib.qemu.nic_state import RSS, Facts
 from cprlib.testing.nic_view import read_tap_view
@@ -133,10 +133,10 @@ class OperatedGuest:
 
         :raises DeadlineExceeded: it does not appear.
         """
-        agent, end = self.agent, GUEST
+        agent = self.agent
         deadline = Deadline(CONFIGURE_S, "the guest to have its NIC again", Awaited.GUEST)
         deadline.poll(lambda: any(nic.name == GUEST_INTERFACE for nic in agent.network().nics), 0.05)
-        agent.configure(f"{end.ipv4}/24", f"{end.ipv6}/64")
+        agent.configure()
         self.configure_queues()
 
     def configure_queues(self) -> None:

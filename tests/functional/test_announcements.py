@@ -46,7 +46,7 @@ class Announcements(LiveUpdateTest):
                 case.live_update(label=label, target=replace(own, extra=(*own.extra, *words)))
                 if parameters == NONE:
                     agent.bind_driver(agent.unbind_driver())
-                    agent.configure(f"{GUEST.ipv4}/24", f"{GUEST.ipv6}/64")
+                    agent.configure()
                 case.expect_answers(label)
             due = [update.announcements_ms for update in case.guest.updates]
             meaning = "the targets' parameters are not those of their command lines; announcements in ms after RESUME"

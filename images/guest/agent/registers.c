@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/io.h>
 #include <unistd.h>
@@ -31,16 +30,12 @@ void registers_write_port(struct request *request, struct output *out)
 
 void registers_write_file(struct request *request, struct output *out)
 {
-    const char *path = request_text(request, "path"), *text = request_text(request, "bytes");
+    const char *path = request_text(request, "path");
     uint64_t offset = request_number(request, "offset", 0, UINT32_MAX, 0);
     uint8_t bytes[LONGEST];
-    size_t count = 0;
+    size_t count = request_bytes(request, "bytes", bytes, LONGEST);
     int fd;
 
-    for (; count < LONGEST && sscanf(text + 2 * count, "%2hhx", &bytes[count]) == 1; count++)
-        ;
-    if (2 * count != strspn(text, "0123456789abcdef") || 2 * count != strlen(text) || !count)
-        request_fail(request, "bytes=%.40s is not 1 to %d bytes in hexadecimal", text, LONGEST);
     if (*request->error)
         return;
     fd = open(path, O_WRONLY | O_CLOEXEC);

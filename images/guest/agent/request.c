@@ -84,3 +84,17 @@ const char *request_text(struct request *request, const char *key)
     request_fail(request, "%.20s= is missing", key);
     return "";
 }
+
+size_t request_bytes(struct request *request, const char *key, uint8_t *bytes, size_t most)
+{
+    const char *text = request_text(request, key);
+    size_t digits = strspn(text, "0123456789abcdef");
+
+    if (!digits || text[digits] || digits % 2 || digits / 2 > most) {
+        request_fail(request, "%.20s=%.40s is not 1 to %zu bytes in hexadecimal", key, text, most);
+        return 0;
+    }
+    for (size_t i = 0; i < digits / 2; i++)
+        sscanf(text + 2 * i, "%2hhx", &bytes[i]);
+    return digits / 2;
+}

@@ -29,6 +29,8 @@ const char *request_get(const struct request *request, const char *key);
 uint64_t request_number(struct request *request, const char *key, uint64_t low, uint64_t high, uint64_t fallback);
 /* A required value; "" and request->error when it is absent. */
 const char *request_text(struct request *request, const char *key);
+/* Bytes as a required value has them, in hexadecimal; returns how many, 1 to most; 0 and request->error for another. */
+size_t request_bytes(struct request *request, const char *key, uint8_t *bytes, size_t most);
 /* Set the error, unless there is one already. */
 void request_fail(struct request *request, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -89,9 +89,8 @@ void rss_set(struct request *request, struct output *out)
     }
     if (strlen(key) != 2 * settings->key_size)
         request_fail(request, "key= has %zu digits, not %u", strlen(key), 2 * settings->key_size);
-    for (uint32_t i = 0; i < settings->key_size && !*request->error; i++)
-        if (sscanf(key + 2 * i, "%2hhx", &key_of(settings)[i]) != 1)
-            request_fail(request, "key= is not hexadecimal");
+    else
+        request_bytes(request, "key", key_of(settings), settings->key_size);
     for (uint32_t i = 0; one_queue && i < settings->indir_size; i++)
         settings->rss_config[i] = queue;
     settings->cmd = ETHTOOL_SRSSH;
